@@ -1,0 +1,150 @@
+//! What can go wrong, and whose fault it is.
+
+use crate::units::{MachineAddr, VirtAddr};
+use std::io;
+
+/// Shorthand for results of this library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Whose fault an error is; decides the exit status of the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The input is no dump that can be cut, or is damaged where it must not be. Trying again gives the same.
+    BadInput,
+    /// The call was wrong: the output exists, an option does not fit.
+    Usage,
+    /// The machine got in the way: a disk is full, a file cannot be read. Trying again may help.
+    Trouble,
+}
+
+/// Any failure of this library. The messages name the thing, the value and the way out; the caller adds the file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Reading the input failed.
+    #[error("reading {what}: {source}")]
+    Read {
+        /// What was being read.
+        what: String,
+        /// The operating system's word on it.
+        source: io::Error,
+    },
+    /// Writing the output failed; nothing is left under its name.
+    #[error("writing {what}: {source}")]
+    Write {
+        /// What was being written.
+        what: String,
+        /// The operating system's word on it.
+        source: io::Error,
+    },
+    /// The output exists and may not be overwritten.
+    #[error("{0} exists; give -f to overwrite it")]
+    OutputExists(String),
+    /// An option's value does not fit.
+    #[error("{0}")]
+    Usage(String),
+    /// The file is not an ELF file at all.
+    #[error("not an ELF file: it begins with {magic}; a full Xen vmcore as kdump saves it is needed")]
+    NotElf {
+        /// The first bytes in hex.
+        magic: String,
+    },
+    /// An ELF file that is no x86_64 core.
+    #[error("{what} is {value}; only little-endian ELF64 core files of x86_64 can be cut")]
+    WrongElf {
+        /// Which header field.
+        what: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// A structure of the container is damaged.
+    #[error("damaged {what}: {why}")]
+    Damaged {
+        /// Which structure.
+        what: &'static str,
+        /// What is wrong with it, with values.
+        why: String,
+    },
+    /// A core without Xen's notes.
+    #[error("not a Xen dump: {0}")]
+    NotXen(String),
+    /// A Xen dump that lacks a part without which nothing can be cut.
+    #[error("{what} is missing from the dump: {why}")]
+    Missing {
+        /// Which part.
+        what: &'static str,
+        /// Why it could not be found, and the way out.
+        why: String,
+    },
+    /// A machine address that must be read is not in the dump.
+    #[error("{what}: machine address {addr} {why}")]
+    Absent {
+        /// What was to be read.
+        what: String,
+        /// Where.
+        addr: MachineAddr,
+        /// Why it cannot be read.
+        why: Absence,
+    },
+    /// A hypervisor or kernel address that must be read is not mapped.
+    #[error("{what}: virtual address {addr} is not mapped ({why})")]
+    Unmapped {
+        /// What was to be read.
+        what: String,
+        /// Where.
+        addr: VirtAddr,
+        /// Where the walk ended.
+        why: String,
+    },
+    /// The domain is of a kind that this version cannot cut.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+impl Error {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Read { .. } | Self::Write { .. } => Kind::Trouble,
+            Self::OutputExists(_) | Self::Usage(_) => Kind::Usage,
+            _ => Kind::BadInput,
+        }
+    }
+
+    pub(crate) fn damaged(what: &'static str, why: impl Into<String>) -> Self {
+        Self::Damaged { what, why: why.into() }
+    }
+
+    pub(crate) fn missing(what: &'static str, why: impl Into<String>) -> Self {
+        Self::Missing { what, why: why.into() }
+    }
+
+    pub(crate) fn read(what: impl Into<String>, source: io::Error) -> Self {
+        Self::Read { what: what.into(), source }
+    }
+
+    pub(crate) fn write(what: impl Into<String>, source: io::Error) -> Self {
+        Self::Write { what: what.into(), source }
+    }
+}
+
+/// Why a piece of machine memory cannot be had. It is never taken for zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Absence {
+    /// No PT_LOAD covers it: the crash kernel's own area, a device, or not RAM.
+    NotInDump,
+    /// A PT_LOAD covers it but the file ends before it.
+    CutOff,
+    /// The operating system could not read it.
+    IoError,
+}
+
+impl std::fmt::Display for Absence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NotInDump => "is in no PT_LOAD of the dump",
+            Self::CutOff => "lies past the end of the file: the dump is cut short",
+            Self::IoError => "could not be read",
+        })
+    }
+}

@@ -1,0 +1,140 @@
+//! The ELF64 vmcore: header, program headers (also past 65,535), notes.
+
+use super::notes::{Note, Notes};
+use super::segments::{Load, Segments};
+use super::storage::ReadAt;
+use crate::bytes::{u16_at, u32_at, u64_at};
+use crate::error::{Error, Result};
+use crate::units::{FileOffset, MachineAddr};
+use goblin::elf::header::{EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_X86_64, ET_CORE};
+use goblin::elf::program_header::{PT_LOAD, PT_NOTE};
+
+const EHDR_SIZE: usize = goblin::elf64::header::SIZEOF_EHDR;
+const PHDR_SIZE: usize = goblin::elf64::program_header::SIZEOF_PHDR;
+const SHDR_SIZE: usize = goblin::elf64::section_header::SIZEOF_SHDR;
+/// `e_phnum` of a file with more headers: the number is in `sh_info` of section header 0 (ELF gABI, "PN_XNUM").
+pub const PN_XNUM: u16 = 0xffff;
+/// No host has more notes than this: 8192 CPUs need 4 MiB.
+const MOST_NOTE_BYTES: u64 = 64 << 20;
+
+/// The parts of a vmcore file.
+#[derive(Debug)]
+pub struct Vmcore {
+    loads: Vec<Load>,
+    note_segments: Vec<(Vec<u8>, u64)>,
+    /// What is odd about the container, for the report.
+    pub oddities: Vec<String>,
+}
+
+impl Vmcore {
+    /// Reads the headers and notes of `source`.
+    ///
+    /// # Errors
+    /// [`Error::NotElf`], [`Error::WrongElf`], [`Error::Damaged`] for headers outside the file.
+    pub fn parse(source: &dyn ReadAt) -> Result<Self> {
+        let len = source.len();
+        let mut ehdr = vec![0; EHDR_SIZE.min(usize::try_from(len).unwrap_or(usize::MAX))];
+        source.read_exact_at(FileOffset(0), &mut ehdr).map_err(|e| Error::read("the ELF header", e))?;
+        if !ehdr.starts_with(ELFMAG) {
+            let magic = ehdr.iter().take(8).map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ");
+            return Err(Error::NotElf { magic: if magic.is_empty() { "nothing".into() } else { magic } });
+        }
+        let wrong = |what, value: String| Err(Error::WrongElf { what, value });
+        match ehdr.get(EI_CLASS) {
+            Some(&ELFCLASS64) => {}
+            Some(1) => return wrong("the ELF class", "32-bit".into()),
+            other => return wrong("the ELF class", format!("{other:?}")),
+        }
+        match ehdr.get(EI_DATA) {
+            Some(&ELFDATA2LSB) => {}
+            Some(2) => return wrong("the byte order", "big-endian".into()),
+            other => return wrong("the byte order", format!("{other:?}")),
+        }
+        let short = || Error::damaged("ELF header", format!("the file has {len} bytes of {EHDR_SIZE}; it is cut short"));
+        let kind = u16_at(&ehdr, 16).ok_or_else(short)?;
+        let machine = u16_at(&ehdr, 18).ok_or_else(short)?;
+        let phoff = u64_at(&ehdr, 32).ok_or_else(short)?;
+        let shoff = u64_at(&ehdr, 40).ok_or_else(short)?;
+        let phentsize = u16_at(&ehdr, 54).ok_or_else(short)?;
+        let phnum = u16_at(&ehdr, 56).ok_or_else(short)?;
+        if ehdr.len() < EHDR_SIZE {
+            return Err(short());
+        }
+        if kind != ET_CORE {
+            return wrong("the ELF type", format!("{kind}, not a core (4)"));
+        }
+        if machine != EM_X86_64 {
+            return wrong("the machine", format!("{machine}, not x86_64 (62)"));
+        }
+        if usize::from(phentsize) != PHDR_SIZE {
+            return wrong("the size of a program header", format!("{phentsize}, not {PHDR_SIZE}"));
+        }
+        let phnum = if phnum == PN_XNUM { extended_count(source, shoff)? } else { u32::from(phnum) };
+        let bytes = u64::from(phnum) * PHDR_SIZE as u64;
+        if phoff.checked_add(bytes).is_none_or(|end| end > len) {
+            let why = format!("{phnum} of them at {phoff:#x} do not fit in a file of {len} bytes; it is cut short");
+            return Err(Error::damaged("program headers", why));
+        }
+        let mut table = vec![0; bytes as usize];
+        source.read_exact_at(FileOffset(phoff), &mut table).map_err(|e| Error::read("the program headers", e))?;
+        let mut core = Self { loads: Vec::new(), note_segments: Vec::new(), oddities: Vec::new() };
+        for phdr in table.chunks_exact(PHDR_SIZE) {
+            core.program_header(source, phdr)?;
+        }
+        Ok(core)
+    }
+
+    fn program_header(&mut self, source: &dyn ReadAt, phdr: &[u8]) -> Result<()> {
+        let word = |at| u64_at(phdr, at).unwrap_or_default();
+        let (offset, paddr, file_size, mem_size) = (word(8), word(24), word(32), word(40));
+        match u32_at(phdr, 0) {
+            Some(PT_LOAD) => {
+                let load = Load {
+                    start: MachineAddr(paddr),
+                    offset: FileOffset(offset),
+                    file_size,
+                    mem_size: mem_size.max(file_size),
+                };
+                if paddr.checked_add(load.mem_size).is_none() || offset.checked_add(file_size).is_none() {
+                    self.oddities.push(format!("a PT_LOAD at {paddr:#x} wraps around 64 bits and was left out"));
+                } else if load.mem_size > 0 {
+                    self.loads.push(load);
+                }
+            }
+            Some(PT_NOTE) => {
+                let present = source.len().saturating_sub(offset).min(file_size);
+                if present < file_size {
+                    self.oddities.push(format!("{} of {file_size} bytes of notes are cut off", file_size - present));
+                }
+                if present > MOST_NOTE_BYTES {
+                    return Err(Error::damaged("PT_NOTE", format!("{present} bytes of notes; no host has so many")));
+                }
+                let mut notes = vec![0; present as usize];
+                source.read_exact_at(FileOffset(offset), &mut notes).map_err(|e| Error::read("the notes", e))?;
+                self.note_segments.push((notes, word(48)));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// All notes in order of the file.
+    pub fn notes(&self) -> impl Iterator<Item = Note<'_>> {
+        self.note_segments.iter().flat_map(|(bytes, align)| Notes::new(bytes, *align))
+    }
+
+    /// Takes the PT_LOADs out and makes them searchable.
+    pub fn take_segments(&mut self, file_len: u64) -> Segments {
+        Segments::new(std::mem::take(&mut self.loads), file_len)
+    }
+}
+
+fn extended_count(source: &dyn ReadAt, shoff: u64) -> Result<u32> {
+    let mut shdr = [0; SHDR_SIZE];
+    let what = "section header 0";
+    if shoff == 0 || shoff.checked_add(SHDR_SIZE as u64).is_none_or(|end| end > source.len()) {
+        return Err(Error::damaged(what, format!("at {shoff:#x}, needed for more than 65,534 program headers")));
+    }
+    source.read_exact_at(FileOffset(shoff), &mut shdr).map_err(|e| Error::read(what, e))?;
+    u32_at(&shdr, 44).ok_or_else(|| Error::damaged(what, "too short"))
+}

@@ -1,0 +1,125 @@
+//! Machine memory: what the rest of the program reads from.
+
+use super::segments::{Place, Segments};
+use super::storage::ReadAt;
+use crate::error::{Absence, Error, Result};
+use crate::units::{MachineAddr, Mfn, PAGE_BYTES, PAGE_SIZE, Page};
+use std::borrow::Cow;
+
+/// The host's memory as a dump holds it. Reads say [`Absence`] for what is not there; nothing absent is read as zero.
+#[derive(Debug)]
+pub struct MachineMemory<'a> {
+    source: &'a dyn ReadAt,
+    segments: Segments,
+}
+
+/// A run of frames as read from the dump.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Run<'a> {
+    /// The bytes.
+    Bytes(&'a [u8]),
+    /// All zeros, known without reading: a hole of the file, or beyond `p_filesz`.
+    Zeros,
+}
+
+impl<'a> MachineMemory<'a> {
+    /// Joins storage and the map of it.
+    pub fn new(source: &'a dyn ReadAt, segments: Segments) -> Self {
+        Self { source, segments }
+    }
+
+    /// The map of machine memory in the file.
+    pub fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    /// The storage below.
+    pub fn source(&self) -> &'a dyn ReadAt {
+        self.source
+    }
+
+    /// Fills `buf` from `addr` on, across segments.
+    ///
+    /// # Errors
+    /// The first reason why a byte of it cannot be had.
+    pub fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Absence> {
+        let (mut addr, mut rest) = (addr, buf);
+        while !rest.is_empty() {
+            let (place, len) = self.segments.find(addr);
+            let n = usize::try_from(len).unwrap_or(usize::MAX).min(rest.len());
+            if n == 0 {
+                return Err(Absence::NotInDump);
+            }
+            let (part, tail) = rest.split_at_mut(n);
+            match place {
+                Place::Zeros => part.fill(0),
+                Place::Absent(why) => return Err(why),
+                Place::File(at) => self.source.read_exact_at(at, part).map_err(|_| Absence::IoError)?,
+            }
+            rest = tail;
+            addr = addr.checked_add(n as u64).ok_or(Absence::NotInDump)?;
+        }
+        Ok(())
+    }
+
+    /// [`Self::read`] with an error that names `what`.
+    ///
+    /// # Errors
+    /// [`Error::Absent`].
+    pub fn need(&self, what: &str, addr: MachineAddr, buf: &mut [u8]) -> Result<()> {
+        self.read(addr, buf).map_err(|why| Error::Absent { what: what.to_owned(), addr, why })
+    }
+
+    /// One frame, in place if the storage is mapped.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub fn page(&self, mfn: Mfn) -> Result<Cow<'_, [u8]>, Absence> {
+        let addr = mfn.addr().ok_or(Absence::NotInDump)?;
+        if let (Place::File(at), len) = self.segments.find(addr)
+            && len >= PAGE_BYTES
+            && let Some(page) = self.source.slice(at, PAGE_SIZE)
+        {
+            return Ok(Cow::Borrowed(page));
+        }
+        let mut page: Page = [0; PAGE_SIZE];
+        self.read(addr, &mut page)?;
+        Ok(Cow::Owned(page.to_vec()))
+    }
+
+    /// As many frames from `mfn` on as lie together in the file, `count` at most, and how many that is (at least one,
+    /// if the first can be had). `buf` is used where the storage is not memory.
+    ///
+    /// # Errors
+    /// Why the first frame cannot be had.
+    pub fn run<'b>(&'b self, mfn: Mfn, count: usize, buf: &'b mut Vec<u8>) -> Result<(Run<'b>, usize), Absence> {
+        let addr = mfn.addr().ok_or(Absence::NotInDump)?;
+        let (place, len) = self.segments.find(addr);
+        let n = usize::try_from(len / PAGE_BYTES).unwrap_or(usize::MAX).min(count);
+        if n == 0 {
+            // The frame straddles segments, or is not there at all.
+            buf.resize(PAGE_SIZE, 0);
+            self.read(addr, buf)?;
+            return Ok((Run::Bytes(buf), 1));
+        }
+        let bytes = n * PAGE_SIZE;
+        match place {
+            Place::Zeros => Ok((Run::Zeros, n)),
+            Place::Absent(why) => Err(why),
+            Place::File(at) if self.source.holes().covers(at.0, bytes as u64) => Ok((Run::Zeros, n)),
+            Place::File(at) => match self.source.slice(at, bytes) {
+                Some(slice) => Ok((Run::Bytes(slice), n)),
+                None => {
+                    buf.resize(bytes, 0);
+                    if self.source.read_exact_at(at, buf).is_ok() {
+                        return Ok((Run::Bytes(buf), n));
+                    }
+                    // A bad spot in the run: only the first frame, so that no good one is lost with it.
+                    buf.truncate(PAGE_SIZE);
+                    self.source.read_exact_at(at, buf).map_err(|_| Absence::IoError)?;
+                    Ok((Run::Bytes(buf), 1))
+                }
+            },
+        }
+    }
+}

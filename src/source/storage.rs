@@ -1,0 +1,142 @@
+//! Bytes of a file by position: the only place that maps memory, and the only `unsafe` code of the crate.
+
+use super::holes::Holes;
+use crate::error::{Error, Result};
+use crate::units::FileOffset;
+use std::fmt::Debug;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// Random access to the bytes of a dump, from many threads at once.
+pub trait ReadAt: Send + Sync + Debug {
+    /// Size in bytes.
+    fn len(&self) -> u64;
+
+    /// Whether there is nothing in it.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills `buf` from `at` on.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` past the end, or what the operating system says.
+    fn read_exact_at(&self, at: FileOffset, buf: &mut [u8]) -> io::Result<()>;
+
+    /// The bytes in place, where the storage is memory.
+    fn slice(&self, at: FileOffset, len: usize) -> Option<&[u8]>;
+
+    /// The ranges that the file system has no blocks for: they read as zeros and need not be read.
+    fn holes(&self) -> &Holes;
+}
+
+/// A file read with `pread`.
+#[derive(Debug)]
+pub struct FileSource {
+    file: File,
+    len: u64,
+    holes: Holes,
+}
+
+impl FileSource {
+    /// Takes over an open file. Its size is read once, here.
+    ///
+    /// # Errors
+    /// [`Error::Read`] if the file cannot be examined.
+    pub fn new(file: File) -> Result<Self> {
+        let meta = file.metadata().map_err(|e| Error::read("the dump's size", e))?;
+        let holes = Holes::of(&file, &meta);
+        Ok(Self { len: meta.len(), file, holes })
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl ReadAt for FileSource {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_exact_at(&self, at: FileOffset, buf: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buf, at.0)
+    }
+
+    fn slice(&self, _: FileOffset, _: usize) -> Option<&[u8]> {
+        None
+    }
+
+    fn holes(&self) -> &Holes {
+        &self.holes
+    }
+}
+
+/// A file mapped as a whole.
+#[derive(Debug)]
+pub struct MapSource {
+    map: memmap2::Mmap,
+    holes: Holes,
+}
+
+impl MapSource {
+    /// Maps the file; gives it back if the kernel refuses (an empty file, a limit on address space, a file system
+    /// without mappings). The contract is that of [`super::open`].
+    #[allow(clippy::result_large_err, reason = "the error is the caller's own file")]
+    pub fn new(source: FileSource) -> Result<Self, FileSource> {
+        if source.len == 0 {
+            return Err(source);
+        }
+        // SAFETY: the mapping is private to this process and never written. Another process that truncates the file
+        // causes SIGBUS, which `open` documents as the caller's contract; one that changes it makes us read other
+        // bytes, and nothing here relies on two reads being equal: every value is checked after it was copied out.
+        #[allow(unsafe_code)]
+        let map = unsafe { memmap2::MmapOptions::new().map(&source.file) };
+        match map {
+            Ok(map) => Ok(Self { map, holes: source.holes }),
+            Err(_) => Err(source),
+        }
+    }
+}
+
+impl ReadAt for MapSource {
+    fn len(&self) -> u64 {
+        self.map.len() as u64
+    }
+
+    fn read_exact_at(&self, at: FileOffset, buf: &mut [u8]) -> io::Result<()> {
+        buf.copy_from_slice(self.slice(at, buf.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn slice(&self, at: FileOffset, len: usize) -> Option<&[u8]> {
+        let start = usize::try_from(at.0).ok()?;
+        self.map.get(start..start.checked_add(len)?)
+    }
+
+    fn holes(&self) -> &Holes {
+        &self.holes
+    }
+}
+
+/// A dump in memory: for tests, and for callers that have one.
+impl ReadAt for Vec<u8> {
+    fn len(&self) -> u64 {
+        self.as_slice().len() as u64
+    }
+
+    fn read_exact_at(&self, at: FileOffset, buf: &mut [u8]) -> io::Result<()> {
+        buf.copy_from_slice(ReadAt::slice(self, at, buf.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn slice(&self, at: FileOffset, len: usize) -> Option<&[u8]> {
+        let start = usize::try_from(at.0).ok()?;
+        self.get(start..start.checked_add(len)?)
+    }
+
+    fn holes(&self) -> &Holes {
+        Holes::none()
+    }
+}

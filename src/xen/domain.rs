@@ -1,0 +1,99 @@
+//! Domains: the list, and struct domain by shape.
+//!
+//! The list is sorted by id, ascending, with ids below 0x7ff0 (Xen: common/domain.c), so a walk that demands it ends
+//! whatever the links say. Of struct domain VMCOREINFO_XEN tells only the id and the link; the rest is found by what
+//! fits: the shared info is the one Xen-heap page that the domain owns among the first pointers, at 8, 16 or 24
+//! depending on the version.
+
+use super::host::Host;
+use super::shared_info::SharedInfo;
+use crate::bytes::{u16_at, u64_at};
+use crate::error::{Error, Result};
+use crate::units::{Mfn, PAGE_BYTES, VirtAddr};
+
+/// DOMID_FIRST_RESERVED.
+const FIRST_RESERVED: u16 = 0x7ff0;
+/// Pointers to the shared info and the vCPUs stand in this many bytes of struct domain, in every version.
+pub(super) const HEAD: usize = 64;
+
+/// A domain of the host.
+#[derive(Clone, Debug)]
+pub struct Domain {
+    /// Its id.
+    pub id: u16,
+    /// Its struct domain.
+    pub va: VirtAddr,
+    /// What stands in `_domain` of its pages.
+    pub owner_code: u64,
+    /// The first bytes of struct domain.
+    pub(super) head: Vec<u8>,
+    /// Its shared info, if it has one that can be read.
+    pub shared_info: Option<SharedInfo>,
+}
+
+/// Walks the list. Damage ends the walk with a warning: what was found so far is sound.
+pub(super) fn list(host: &mut Host<'_>) -> Result<Vec<Domain>> {
+    let info = &host.notes.info;
+    let missing = |key: &str| Error::missing("a key of VMCOREINFO_XEN", format!("{key} is not there"));
+    let symbol = info.symbol("domain_list").ok_or_else(|| missing("SYMBOL(domain_list)"))?;
+    let id_at = info.offset("domain.domain_id").ok_or_else(|| missing("OFFSET(domain.domain_id)"))?;
+    let next_at = info.offset("domain.next_in_list").ok_or_else(|| missing("OFFSET(domain.next_in_list)"))?;
+    let size = usize::try_from(id_at.max(next_at)).ok().and_then(|n| n.checked_add(8)).filter(|n| *n <= 1 << 16);
+    let size = size.ok_or_else(|| Error::damaged("VMCOREINFO_XEN", format!("domain.next_in_list at {next_at}")))?;
+    let mut domains: Vec<Domain> = Vec::new();
+    let mut va = VirtAddr(host.space.read_u64("the head of the domain list", symbol)?);
+    let mut warning = None;
+    while va.0 != 0 {
+        let mut head = vec![0; size.max(HEAD)];
+        if let Err(e) = host.space.read("struct domain", va, &mut head) {
+            warning = Some(format!("the domain list breaks off: {e}"));
+            break;
+        }
+        let id = u16_at(&head, id_at as usize).unwrap_or(FIRST_RESERVED);
+        let last = domains.last().map(|d: &Domain| d.id);
+        if id >= FIRST_RESERVED || last.is_some_and(|last| id <= last) {
+            let after = last.map_or("its head".to_owned(), |l| format!("domain {l}"));
+            warning = Some(format!("the domain list is damaged or loops: after {after} stands id {id:#x} at {va}"));
+            break;
+        }
+        let Some(owner_code) = host.owner_code(va) else {
+            warning = Some(format!("the domain list leaves Xen's direct map at {va}"));
+            break;
+        };
+        let next = u64_at(&head, next_at as usize).unwrap_or_default();
+        let shared_info = find_shared_info(host, &head, owner_code);
+        domains.push(Domain { id, va, owner_code, head, shared_info });
+        va = VirtAddr(next);
+    }
+    if domains.is_empty() {
+        let why = warning.unwrap_or_else(|| "the domain list is empty".into());
+        return Err(Error::missing("every domain", why));
+    }
+    host.warnings.extend(warning);
+    Ok(domains)
+}
+
+fn find_shared_info(host: &Host<'_>, head: &[u8], owner_code: u64) -> Option<SharedInfo> {
+    let pointers = (8..HEAD).step_by(8).filter_map(|at| u64_at(head, at));
+    pointers.filter(|p| *p >= host.direct_map && p % PAGE_BYTES == 0).find_map(|p| {
+        let addr = host.space.translate(VirtAddr(p)).ok()?.addr;
+        let info = host.frames.get(addr.mfn())?;
+        if !(info.is_xen_heap() && info.has_owner(host.state_bits) && info.owner == owner_code) {
+            return None;
+        }
+        SharedInfo::parse(addr.mfn(), &host.memory().page(addr.mfn()).ok()?)
+    })
+}
+
+impl Domain {
+    /// Whether it owns the frame as ordinary memory.
+    pub fn owns(&self, host: &Host<'_>, info: &super::page_info::PageInfo) -> bool {
+        info.has_owner(host.state_bits) && info.owner == self.owner_code && !info.is_xen_heap()
+    }
+
+    /// Whether it owns the frame as a Xen-heap page shared with it: shared info, grant table.
+    pub fn owns_xen_heap(&self, host: &Host<'_>, mfn: Mfn) -> bool {
+        let info = host.frames.get(mfn);
+        info.is_some_and(|i| i.is_xen_heap() && i.has_owner(host.state_bits) && i.owner == self.owner_code)
+    }
+}

@@ -1,0 +1,132 @@
+//! Xen's frame table: one `struct page_info` per PDX.
+
+use super::page_info::PageInfo;
+use super::paging::AddressSpace;
+use super::pdx::PdxMap;
+use crate::bytes::{u32_at, u64_at};
+use crate::error::{Error, Result};
+use crate::units::{Mfn, VirtAddr};
+use crate::vmcoreinfo::Vmcoreinfo;
+
+/// Entries that a [`Cursor`] holds at a time: a page of the table.
+const BLOCK: u64 = 128;
+
+/// The frame table of a host.
+#[derive(Clone, Debug)]
+pub struct FrameTable<'a> {
+    space: AddressSpace<'a>,
+    base: VirtAddr,
+    /// SIZE(page_info): 32, or 48 in BIGMEM builds.
+    size: u64,
+    count_at: usize,
+    owner_at: usize,
+    wide_owner: bool,
+    pdx: PdxMap,
+    max_page: u64,
+}
+
+impl<'a> FrameTable<'a> {
+    /// Finds the table: `SYMBOL(frame_table)` is the address of a pointer to it in every version.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for absent keys, or what reading them gives.
+    pub fn open(space: AddressSpace<'a>, info: &Vmcoreinfo, pdx: PdxMap) -> Result<Self> {
+        let key = |name: &'static str, value: Option<u64>| {
+            value.ok_or_else(|| Error::missing("a key of VMCOREINFO_XEN", format!("{name} is not there")))
+        };
+        let symbol = key("SYMBOL(frame_table)", info.symbol("frame_table").map(|v| v.0))?;
+        let max_page = key("SYMBOL(max_page)", info.symbol("max_page").map(|v| v.0))?;
+        let size = key("SIZE(page_info)", info.size("page_info"))?;
+        let count_at = key("OFFSET(page_info.count_info)", info.offset("page_info.count_info"))?;
+        let mut owner_at = key("OFFSET(page_info._domain)", info.offset("page_info._domain"))?;
+        if size == 32 && owner_at == count_at + 8 {
+            // Xen 3.4 to 4.0.1 print the offset of the union before it (Xen commit 84be7c5af4).
+            owner_at += 8;
+        }
+        let max_page = space.read_u64("max_page", VirtAddr(max_page))?;
+        if !matches!(size, 32 | 48) || count_at + 16 > owner_at || owner_at + 4 > size {
+            let why = format!("SIZE(page_info) {size}, count_info at {count_at}, _domain at {owner_at}; Xen 3.4 or later is needed");
+            return Err(Error::damaged("VMCOREINFO_XEN", why));
+        }
+        Ok(Self {
+            base: VirtAddr(space.read_u64("frame_table", VirtAddr(symbol))?),
+            space,
+            size,
+            count_at: count_at as usize,
+            owner_at: owner_at as usize,
+            wide_owner: size == 48,
+            pdx,
+            max_page,
+        })
+    }
+
+    /// One more than the highest MFN.
+    pub fn max_page(&self) -> u64 {
+        self.max_page
+    }
+
+    /// MFN to PDX.
+    pub fn pdx(&self) -> &PdxMap {
+        &self.pdx
+    }
+
+    /// A reader with a memory of one block; each thread has its own.
+    pub fn cursor(&self) -> Cursor<'_> {
+        Cursor { table: self, first: None, block: vec![0; (BLOCK * self.size) as usize] }
+    }
+
+    /// A single entry; use a [`Cursor`] for many.
+    pub fn get(&self, mfn: Mfn) -> Option<PageInfo> {
+        self.cursor().get(mfn)
+    }
+}
+
+/// Reads entries, a block at a time.
+#[derive(Debug)]
+pub struct Cursor<'t> {
+    table: &'t FrameTable<'t>,
+    /// The first PDX in `block`.
+    first: Option<u64>,
+    block: Vec<u8>,
+}
+
+impl Cursor<'_> {
+    /// What Xen knows of a frame; `None` where there is no entry: past max_page, not mapped, not in the dump, or
+    /// filled with ones (padding and hot-plug slack, which Xen sets so).
+    pub fn get(&mut self, mfn: Mfn) -> Option<PageInfo> {
+        let t = self.table;
+        if mfn.0 >= t.max_page {
+            return None;
+        }
+        let pdx = t.pdx.pdx(mfn)?.0;
+        let first = pdx - pdx % BLOCK;
+        if self.first != Some(first) {
+            self.load(first);
+        }
+        let at = usize::try_from((pdx - first) * t.size).ok()?;
+        let count = u64_at(&self.block, at + t.count_at)?;
+        let kind = u64_at(&self.block, at + t.count_at + 8)?;
+        let owner = match t.wide_owner {
+            true => u64_at(&self.block, at + t.owner_at)?,
+            false => u64::from(u32_at(&self.block, at + t.owner_at)?),
+        };
+        (count != u64::MAX).then_some(PageInfo { count, kind, owner })
+    }
+
+    fn load(&mut self, first: u64) {
+        let t = self.table;
+        self.first = Some(first);
+        let va = first.checked_mul(t.size).and_then(|o| t.base.checked_add(o));
+        let read = |va, buf: &mut [u8]| t.space.read("the frame table", va, buf).is_ok();
+        if va.is_some_and(|va| read(va, &mut self.block)) {
+            return;
+        }
+        // Part of the block may be readable: keep what is.
+        let entry = t.size as usize;
+        for (i, part) in self.block.chunks_exact_mut(entry).enumerate() {
+            if !va.and_then(|va| va.checked_add(i as u64 * t.size)).is_some_and(|va| read(va, part)) {
+                part.fill(0xff);
+            }
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! A PV domain's P2M, from the three-level tree that it publishes for tools (Linux: arch/x86/xen/p2m.c).
+//!
+//! The top page holds MFNs of middle pages, these of leaf pages, these the entries: 512 words each, 2^27 PFNs in all.
+//! Empty parts point to shared pages full of `~0`, never to zero, so `max_pfn` bounds the walk. An entry is `~0` for a
+//! hole, bit 63 for a foreign frame (mapped from another domain), bit 62 for an identity (MMIO), else an MFN.
+//!
+//! Nothing in it is believed unseen: the domain can write what it likes, and so can damage.
+
+use super::Domain;
+use super::host::Host;
+use super::m2p::M2p;
+use super::page_info::{PageInfo, TypeBits};
+use crate::bytes::words;
+use crate::error::{Error, Result};
+use crate::units::{MAX_FRAME, Mfn, Pfn};
+use std::collections::HashSet;
+
+const INVALID: u64 = u64::MAX;
+const FOREIGN: u64 = 1 << 63;
+const IDENTITY: u64 = 1 << 62;
+/// Entries in a page.
+const FAN: u64 = 512;
+/// PFNs that the tree can hold.
+const CAPACITY: u64 = FAN * FAN * FAN;
+
+/// A run of PFNs whose MFNs run along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// First PFN.
+    pub pfn: Pfn,
+    /// Its MFN.
+    pub mfn: Mfn,
+    /// Number of pages.
+    pub len: u64,
+}
+
+/// How much of the P2M was believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct P2mCheck {
+    /// Entries of ordinary memory that were believed.
+    pub believed: u64,
+    /// Of these, entries that the M2P confirms.
+    pub m2p_agrees: u64,
+    /// Believed because Xen says that the domain owns the frame, though the M2P says another PFN or nothing.
+    pub m2p_disagrees: u64,
+    /// Not believed: the frame is free or another domain's, or Xen's.
+    pub not_owned: u64,
+    /// Not believed: the frame number is beyond the machine.
+    pub beyond_machine: u64,
+    /// Not believed: a second PFN for a frame whose first one the M2P names (balloon scratch pages of old kernels).
+    pub aliases: u64,
+    /// Frames of other domains, mapped into this one.
+    pub foreign: u64,
+    /// Identity entries: MMIO and firmware ranges.
+    pub identity: u64,
+    /// Entries that could not be read, because a page of the tree is not in the dump or not the domain's.
+    pub unreadable: u64,
+}
+
+/// The P2M, as runs.
+#[derive(Clone, Debug, Default)]
+pub struct P2m {
+    runs: Vec<Run>,
+    by_mfn: Vec<Run>,
+    /// PFNs of foreign frames, by MFN.
+    foreign: Vec<(Mfn, Pfn)>,
+    /// Live page tables among the pages, by PFN: level 1 to 4.
+    pub tables: Vec<(Pfn, u8)>,
+    /// Width of the type field, as the domain's own pages prove it.
+    pub type_bits: Option<TypeBits>,
+    /// How much of it was believed.
+    pub check: P2mCheck,
+}
+
+impl P2m {
+    /// Reads and checks the tree of `domain`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a domain that publishes none, [`Error::Missing`] if its top cannot be read.
+    pub fn read_tree(host: &Host<'_>, domain: &Domain) -> Result<Self> {
+        let shared = domain.shared_info.as_ref().ok_or_else(|| {
+            Error::missing("the shared info page", format!("no pointer in struct domain at {} leads to it", domain.va))
+        })?;
+        let top = match shared.frame_list_list.0 {
+            0 if !shared.has_p2m() => {
+                let why = format!("domain {} publishes no P2M: it is PVH or HVM, or died while it booted; only PV domains can be cut so far", domain.id);
+                return Err(Error::Unsupported(why));
+            }
+            0 | INVALID => host.notes.crash.frame_list_list,
+            _ => shared.frame_list_list,
+        };
+        let mut tree = Tree { host, domain, cursor: host.frames.cursor(), empty: HashSet::new() };
+        let top_page = tree.page(top).ok_or_else(|| {
+            Error::missing("the P2M list", format!("its top page, MFN {top}, is not in the dump or not owned by domain {}", domain.id))
+        })?;
+        let entries = if shared.max_pfn == 0 { CAPACITY } else { shared.max_pfn.min(CAPACITY) };
+        let mut p2m = Builder::new(host, domain);
+        for (i, &mid) in (0..).step_by((FAN * FAN) as usize).zip(&top_page).take_while(|(i, _)| *i < entries) {
+            let covered = (FAN * FAN).min(entries - i);
+            if tree.empty.contains(&mid) {
+                continue;
+            }
+            let Some(mid_page) = tree.page(Mfn(mid)) else {
+                p2m.out.check.unreadable += covered;
+                continue;
+            };
+            let mut all_empty = true;
+            for (j, &leaf) in (i..).step_by(FAN as usize).zip(&mid_page).take_while(|(j, _)| *j < entries) {
+                if tree.empty.contains(&leaf) {
+                    continue;
+                }
+                all_empty = false;
+                let Some(leaf_page) = tree.page(Mfn(leaf)) else {
+                    p2m.out.check.unreadable += FAN.min(entries - j);
+                    continue;
+                };
+                if leaf_page.iter().all(|e| *e == INVALID) {
+                    tree.empty.insert(leaf);
+                    continue;
+                }
+                for (pfn, &entry) in (j..entries).zip(&leaf_page) {
+                    p2m.entry(&mut tree, &top_page, Pfn(pfn), entry);
+                }
+            }
+            if all_empty {
+                tree.empty.insert(mid);
+            }
+        }
+        Ok(p2m.finish())
+    }
+
+    /// All runs of ordinary memory, by PFN.
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// Pages of ordinary memory.
+    pub fn pages(&self) -> u64 {
+        self.runs.iter().map(|r| r.len).sum()
+    }
+
+    /// One more than the highest PFN of ordinary memory.
+    pub fn end(&self) -> Pfn {
+        Pfn(self.runs.last().map_or(0, |r| r.pfn.0 + r.len))
+    }
+
+    /// The frame of a PFN.
+    pub fn mfn(&self, pfn: Pfn) -> Option<Mfn> {
+        let next = self.runs.partition_point(|r| r.pfn <= pfn);
+        let run = next.checked_sub(1).and_then(|i| self.runs.get(i))?;
+        let into = pfn.0 - run.pfn.0;
+        (into < run.len).then_some(Mfn(run.mfn.0 + into))
+    }
+
+    /// The PFN of a frame of the domain's own.
+    pub fn pfn(&self, mfn: Mfn) -> Option<Pfn> {
+        let next = self.by_mfn.partition_point(|r| r.mfn <= mfn);
+        let run = next.checked_sub(1).and_then(|i| self.by_mfn.get(i))?;
+        let into = mfn.0 - run.mfn.0;
+        (into < run.len).then_some(Pfn(run.pfn.0 + into))
+    }
+
+    /// The PFN under which the domain has mapped a foreign frame.
+    pub fn foreign_pfn(&self, mfn: Mfn) -> Option<Pfn> {
+        let at = self.foreign.binary_search_by_key(&mfn, |f| f.0).ok()?;
+        self.foreign.get(at).map(|f| f.1)
+    }
+}
+
+/// Reads pages of the tree.
+struct Tree<'h> {
+    host: &'h Host<'h>,
+    domain: &'h Domain,
+    cursor: super::frame_table::Cursor<'h>,
+    /// MFNs of pages known to lead nowhere: the domain's "missing" and "identity" pages.
+    empty: HashSet<u64>,
+}
+
+
+impl Tree<'_> {
+    /// A page of the tree, if it is the domain's.
+    fn page(&mut self, mfn: Mfn) -> Option<Vec<u64>> {
+        let info = self.cursor.get(mfn)?;
+        if !self.domain.owns(self.host, &info) {
+            return None;
+        }
+        Some(words(&self.host.memory().page(mfn).ok()?).collect())
+    }
+
+    /// The raw entry of one PFN.
+    fn lookup(&mut self, top: &[u64], pfn: Pfn) -> Option<u64> {
+        let index = |shift: u32| (pfn.0 >> shift & (FAN - 1)) as usize;
+        if pfn.0 >= CAPACITY {
+            return None;
+        }
+        let mid = *top.get(index(18))?;
+        let leaf = *self.page(Mfn(mid))?.get(index(9))?;
+        self.page(Mfn(leaf))?.get(index(0)).copied()
+    }
+}
+
+struct Builder<'h> {
+    host: &'h Host<'h>,
+    domain: &'h Domain,
+    frames: super::frame_table::Cursor<'h>,
+    m2p: M2p<'h>,
+    /// PFN and type_info of pages that may be tables; which they are is decided when the layout is known.
+    typed: Vec<(Pfn, PageInfo)>,
+    votes: [u64; 2],
+    out: P2m,
+}
+
+impl<'h> Builder<'h> {
+    fn new(host: &'h Host<'h>, domain: &'h Domain) -> Self {
+        Self {
+            host,
+            domain,
+            frames: host.frames.cursor(),
+            m2p: M2p::new(host.space),
+            typed: Vec::new(),
+            votes: [0; 2],
+            out: P2m::default(),
+        }
+    }
+
+    fn entry(&mut self, tree: &mut Tree<'_>, top: &[u64], pfn: Pfn, entry: u64) {
+        let check = &mut self.out.check;
+        if entry == INVALID {
+            return;
+        }
+        let mfn = Mfn(entry & !(FOREIGN | IDENTITY));
+        if entry & FOREIGN != 0 {
+            check.foreign += 1;
+            self.out.foreign.push((mfn, pfn));
+            return;
+        }
+        if entry & IDENTITY != 0 {
+            check.identity += 1;
+            return;
+        }
+        if mfn.0 >= self.host.frames.max_page() || mfn.0 > MAX_FRAME {
+            check.beyond_machine += 1;
+            return;
+        }
+        let Some(info) = self.frames.get(mfn).filter(|i| self.domain.owns(self.host, i)) else {
+            check.not_owned += 1;
+            return;
+        };
+        match self.m2p.get(mfn) {
+            Some(p) if p == pfn => check.m2p_agrees += 1,
+            Some(other) if tree.lookup(top, other) == Some(entry) => {
+                check.aliases += 1;
+                return;
+            }
+            _ => check.m2p_disagrees += 1,
+        }
+        check.believed += 1;
+        match TypeBits::proven_by(info.kind) {
+            Some(TypeBits::Four) => self.votes[0] += 1,
+            Some(TypeBits::Three) => self.votes[1] += 1,
+            None if info.table_level(TypeBits::Three).is_some() || info.table_level(TypeBits::Four).is_some() => {
+                self.typed.push((pfn, info));
+            }
+            None => {}
+        }
+        push(&mut self.out.runs, Run { pfn, mfn, len: 1 });
+    }
+
+    fn finish(mut self) -> P2m {
+        let mut sorted = self.out.runs.clone();
+        sorted.sort_unstable_by_key(|r| r.mfn);
+        for run in sorted {
+            push(&mut self.out.by_mfn, run);
+        }
+        self.out.foreign.sort_unstable();
+        let bits = if self.votes[0] > self.votes[1] { TypeBits::Four } else { TypeBits::Three };
+        self.out.type_bits = Some(bits);
+        self.out.tables = self.typed.iter().filter_map(|(pfn, i)| Some((*pfn, i.table_level(bits)?))).collect();
+        self.out
+    }
+}
+
+/// Appends, joining a run that goes on.
+fn push(runs: &mut Vec<Run>, run: Run) {
+    match runs.last_mut() {
+        Some(last) if last.pfn.0 + last.len == run.pfn.0 && last.mfn.0 + last.len == run.mfn.0 => last.len += run.len,
+        _ => runs.push(run),
+    }
+}

@@ -1,0 +1,138 @@
+//! Four-level x86_64 page tables whose entries hold machine frames: Xen's own, and those of PV domains as they stand.
+
+use crate::bytes::words;
+use crate::error::{Absence, Error, Result};
+use crate::source::MachineMemory;
+use crate::units::{MachineAddr, Mfn, PAGE_SHIFT, PTE_FRAME_MASK, Page, VirtAddr};
+
+/// Present.
+pub const PRESENT: u64 = 1;
+/// Large page, at levels 2 and 3.
+pub const PSE: u64 = 1 << 7;
+
+/// An address space.
+#[derive(Clone, Copy, Debug)]
+pub struct AddressSpace<'a> {
+    mem: &'a MachineMemory<'a>,
+    root: Mfn,
+}
+
+/// Where an address is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// The byte's machine address.
+    pub addr: MachineAddr,
+    /// Bytes from there to the end of the leaf.
+    pub left: u64,
+}
+
+/// Why an address is not mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The entry at this level is not present.
+    NotPresent(u8),
+    /// The table at this level cannot be read.
+    Table(u8, Absence),
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotPresent(level) => write!(f, "no entry at level {level}"),
+            Self::Table(level, why) => write!(f, "the level {level} table {why}"),
+        }
+    }
+}
+
+impl<'a> AddressSpace<'a> {
+    /// The space below `root`, an L4 table.
+    pub fn new(mem: &'a MachineMemory<'a>, root: Mfn) -> Self {
+        Self { mem, root }
+    }
+
+    /// The L4 table.
+    pub fn root(&self) -> Mfn {
+        self.root
+    }
+
+    /// The memory that the tables lie in.
+    pub fn memory(&self) -> &'a MachineMemory<'a> {
+        self.mem
+    }
+
+    /// Walks the tables.
+    ///
+    /// # Errors
+    /// The level at which the walk ended.
+    pub fn translate(&self, va: VirtAddr) -> Result<Mapping, Fault> {
+        let mut table = self.root;
+        for level in (1..=4_u8).rev() {
+            let shift = PAGE_SHIFT + 9 * u32::from(level - 1);
+            let index = va.0 >> shift & 511;
+            let entry = self.entry(table, index).map_err(|why| Fault::Table(level, why))?;
+            if entry & PRESENT == 0 {
+                return Err(Fault::NotPresent(level));
+            }
+            if level == 1 || (level <= 3 && entry & PSE != 0) {
+                // In large entries the lowest frame bit is PAT; the other low bits must be zero.
+                let size = 1_u64 << shift;
+                let into = va.0 & (size - 1);
+                return Ok(Mapping { addr: MachineAddr((entry & PTE_FRAME_MASK & !(size - 1)) + into), left: size - into });
+            }
+            table = frame(entry);
+        }
+        Err(Fault::NotPresent(0))
+    }
+
+    fn entry(&self, table: Mfn, index: u64) -> Result<u64, Absence> {
+        let base = table.addr().ok_or(Absence::NotInDump)?;
+        let mut bytes = [0; 8];
+        self.mem.read(MachineAddr(base.0 + index * 8), &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Fills `buf` from `va` on.
+    ///
+    /// # Errors
+    /// [`Error::Unmapped`] or [`Error::Absent`], naming `what`.
+    pub fn read(&self, what: &str, va: VirtAddr, buf: &mut [u8]) -> Result<()> {
+        let (mut va, mut rest) = (va, buf);
+        while !rest.is_empty() {
+            let at = self.translate(va).map_err(|why| unmapped(what, va, why))?;
+            let n = usize::try_from(at.left).unwrap_or(usize::MAX).min(rest.len());
+            let (part, tail) = rest.split_at_mut(n);
+            self.mem.need(what, at.addr, part)?;
+            rest = tail;
+            va = VirtAddr(va.0.wrapping_add(n as u64));
+        }
+        Ok(())
+    }
+
+    /// A 64-bit word.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_u64(&self, what: &str, va: VirtAddr) -> Result<u64> {
+        let mut bytes = [0; 8];
+        self.read(what, va, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// The present entries of the table at `mfn`, with their index; nothing if it cannot be read.
+    pub fn entries(&self, mfn: Mfn) -> Vec<(u64, u64)> {
+        let mut page: Page = [0; 4096];
+        match mfn.addr().map(|a| self.mem.read(a, &mut page)) {
+            Some(Ok(())) => (0..).zip(words(&page)).filter(|(_, e)| e & PRESENT != 0).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The frame that an entry holds.
+pub fn frame(entry: u64) -> Mfn {
+    Mfn((entry & PTE_FRAME_MASK) >> PAGE_SHIFT)
+}
+
+fn unmapped(what: &str, addr: VirtAddr, why: Fault) -> Error {
+    Error::Unmapped { what: what.to_owned(), addr, why: why.to_string() }
+}

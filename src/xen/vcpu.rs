@@ -1,0 +1,277 @@
+//! vCPUs: struct vcpu by shape, and the registers that a vCPU had.
+//!
+//! Nothing in the notes tells where struct vcpu keeps what, and Debian's xen-syms has no DWARF, so shapes decide:
+//! * struct domain has a pointer to an array of pointers whose n-th target begins with vcpu_id n and points back to the
+//!   domain. No other field does.
+//! * saved registers are a `cpu_user_regs` with the selectors of a 64-bit PV guest (Xen: public/arch-x86/xen-x86_64.h).
+//! * the top of a physical CPU's 32 KiB stack (Xen: struct cpu_info) has the guest's registers as they were pushed on
+//!   the way into Xen, and a pointer to the current vCPU.
+//!
+//! A vCPU on a CPU has its registers there. So has one whose CPU idles since: Xen switches to its idle vCPU lazily and
+//! leaves the registers on the stack (Xen: common/sched, `__context_switch` is skipped), and struct vcpu's are stale.
+
+use super::domain::{Domain, HEAD};
+use super::host::Host;
+use crate::bytes::{u16_at, u32_at, u64_at};
+use crate::units::{PAGE_SIZE, VirtAddr};
+use std::collections::BTreeMap;
+
+/// Xen's bound for a PV domain (MAX_VIRT_CPUS).
+const MOST_VCPUS: u64 = 8192;
+/// DOMID_IDLE.
+const IDLE: u16 = 0x7fff;
+/// STACK_SIZE of x86_64.
+const STACK: u64 = 0x8000;
+/// struct cpu_info is smaller than this in every version.
+const TOP: usize = 0x300;
+/// What is read of struct vcpu; the registers come early in it.
+const VCPU_BYTES: usize = PAGE_SIZE;
+/// The back pointer to the domain: 16 up to 4.17, 24 from 4.18 in upstream's sources, 16 in the 4.20 dumps seen.
+const BACK_POINTERS: [usize; 4] = [8, 16, 24, 32];
+
+/// The part of `cpu_user_regs` that every version has: 21 words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserRegs {
+    /// r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi.
+    pub general: [u64; 15],
+    /// Error code (low half) and entry vector.
+    pub error: u64,
+    /// Instruction pointer.
+    pub rip: u64,
+    /// Code selector as the guest has it under Xen: 0xe033 in its kernel.
+    pub cs: u16,
+    /// Flags.
+    pub rflags: u64,
+    /// Stack pointer.
+    pub rsp: u64,
+    /// Stack selector: 0xe02b in a PV kernel.
+    pub ss: u16,
+}
+
+/// Bytes of [`UserRegs`] in memory.
+const REGS_BYTES: usize = 21 * 8;
+
+/// Where a vCPU's registers were found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VcpuState {
+    /// Running on this physical CPU.
+    Running(usize),
+    /// Not running, but its registers were still on this physical CPU's stack.
+    Lazy(usize),
+    /// In struct vcpu.
+    Saved,
+    /// Nowhere: an HVM or PVH vCPU, or one that never ran.
+    Unknown,
+}
+
+/// A vCPU.
+#[derive(Clone, Debug)]
+pub struct Vcpu {
+    /// vcpu_id.
+    pub id: u32,
+    /// Its struct vcpu.
+    pub va: VirtAddr,
+    /// The physical CPU that it last ran on.
+    pub processor: u32,
+    /// Where the registers come from.
+    pub state: VcpuState,
+    /// The registers, if there are any.
+    pub regs: Option<UserRegs>,
+    bytes: Vec<u8>,
+}
+
+impl UserRegs {
+    /// Reads registers of a 64-bit PV guest; `None` for anything else.
+    fn parse(bytes: &[u8], at: usize) -> Option<Self> {
+        let word = |i: usize| u64_at(bytes, at.checked_add(i * 8)?);
+        let (cs, ss) = (u16_at(bytes, at.checked_add(136)?)?, u16_at(bytes, at.checked_add(160)?)?);
+        // Xen's flat ring-3 selectors, or Linux's own for user space (64-bit, 32-bit).
+        if !matches!(cs, 0xe033 | 0x33 | 0x23 | 0xe023) || !matches!(ss, 0xe02b | 0x2b) {
+            return None;
+        }
+        let mut general = [0; 15];
+        for (i, r) in general.iter_mut().enumerate() {
+            *r = word(i)?;
+        }
+        let regs = Self { general, error: word(15)?, rip: word(16)?, cs, rflags: word(18)?, rsp: word(19)?, ss };
+        // Bit 1 of RFLAGS is always set, bits 22 and up never.
+        let sound = regs.rflags & 2 != 0 && regs.rflags >> 22 == 0;
+        (sound && VirtAddr(regs.rip).is_canonical() && VirtAddr(regs.rsp).is_canonical()).then_some(regs)
+    }
+
+    /// Whether the vCPU was in its kernel: the upper half of the address space.
+    pub fn in_kernel(&self) -> bool {
+        self.rip >> 63 == 1
+    }
+}
+
+/// What stands at the top of a physical CPU's stack.
+#[derive(Clone, Debug, Default)]
+struct StackTop {
+    /// struct vcpu of the current vCPU.
+    current: VirtAddr,
+    idle: bool,
+    regs: Option<UserRegs>,
+}
+
+/// The vCPUs of each of `domains`, by domain id and in order of vCPU id, with registers.
+///
+/// All domains that are wanted go in one call, since they calibrate each other's layout.
+pub fn vcpus(host: &Host<'_>, domains: &[&Domain]) -> BTreeMap<u16, Vec<Vcpu>> {
+    let mut all: BTreeMap<u16, Vec<Vcpu>> = domains.iter().map(|d| (d.id, find(host, d))).collect();
+    let saved_at = common_offset(all.values().flatten().map(|v| v.bytes.as_slice()));
+    let tops = stack_tops(host);
+    let on_cpu = |v: &Vcpu| tops.iter().position(|t| t.current == v.va);
+    let clean = DirtyCpu::calibrate(all.values().flatten(), &tops);
+    // Sets of saved registers, to tell a stack that was already saved from.
+    let saved: Vec<UserRegs> = all.values().flatten().filter_map(|v| UserRegs::parse(&v.bytes, saved_at?)).collect();
+    // Without dirty_cpu only a CPU that a single vCPU can have left is clear.
+    let last_ran = |cpu: usize| all.values().flatten().filter(|v| v.processor as usize == cpu && on_cpu(v).is_none()).count();
+    let alone: Vec<bool> = (0..tops.len()).map(|cpu| last_ran(cpu) == 1).collect();
+    let mut found = Vec::new();
+    for (id, list) in &all {
+        for v in list {
+            let own = saved_at.and_then(|at| UserRegs::parse(&v.bytes, at));
+            let lazy = || {
+                let cpu = v.processor as usize;
+                let top = tops.get(cpu).filter(|t| t.idle)?;
+                let regs = top.regs.filter(|r| !saved.contains(r))?;
+                let held = clean.holds(v).unwrap_or_else(|| alone.get(cpu) == Some(&true));
+                held.then_some((VcpuState::Lazy(cpu), regs))
+            };
+            let running = on_cpu(v).and_then(|cpu| Some((VcpuState::Running(cpu), tops.get(cpu)?.regs?)));
+            let state = running.or_else(lazy).or(own.map(|r| (VcpuState::Saved, r)));
+            found.push((*id, v.id, state));
+        }
+    }
+    for (id, vcpu, state) in found {
+        if let Some(v) = all.get_mut(&id).and_then(|l| l.iter_mut().find(|v| v.id == vcpu))
+            && let Some((state, regs)) = state
+        {
+            v.state = state;
+            v.regs = Some(regs);
+        }
+    }
+    all
+}
+
+/// Finds the vCPU array of a domain.
+fn find(host: &Host<'_>, domain: &Domain) -> Vec<Vcpu> {
+    // max_vcpus stands at 4 since Xen 4.6; an earlier struct has padding there, and the array's end must do.
+    let most = u32_at(&domain.head, 4).map(u64::from).filter(|n| (1..=MOST_VCPUS).contains(n)).unwrap_or(MOST_VCPUS);
+    let pointers = (8..HEAD).step_by(8).filter_map(|at| u64_at(&domain.head, at));
+    let arrays = pointers.filter(|p| *p >= host.direct_map && p % 8 == 0).map(|array| {
+        let mut list = Vec::new();
+        for n in 0..most {
+            let at = array.checked_add(n * 8).map(VirtAddr);
+            let Some(Ok(va)) = at.map(|at| host.space.read_u64("a vCPU pointer", at)) else { break };
+            match vcpu_at(host, domain, VirtAddr(va), n as u32) {
+                Some(v) => list.push(v),
+                // A vCPU that was never created has no struct; but vCPU 0 always has.
+                None if va == 0 && n > 0 && most < MOST_VCPUS => {}
+                None => break,
+            }
+        }
+        list
+    });
+    arrays.max_by_key(Vec::len).unwrap_or_default()
+}
+
+fn vcpu_at(host: &Host<'_>, domain: &Domain, va: VirtAddr, id: u32) -> Option<Vcpu> {
+    if va.0 < host.direct_map || va.0 % 8 != 0 {
+        return None;
+    }
+    let mut bytes = vec![0; VCPU_BYTES];
+    host.space.read("struct vcpu", va, &mut bytes).ok()?;
+    let back = BACK_POINTERS.iter().any(|at| u64_at(&bytes, *at) == Some(domain.va.0));
+    let processor = u32_at(&bytes, 4)?;
+    (back && u32_at(&bytes, 0) == Some(id)).then_some(Vcpu { id, va, processor, state: VcpuState::Unknown, regs: None, bytes })
+}
+
+/// The offset at which most of these memories have registers; the lowest of several.
+fn common_offset<'v>(memories: impl Iterator<Item = &'v [u8]>) -> Option<usize> {
+    let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
+    for bytes in memories {
+        let fits = (0..bytes.len().saturating_sub(REGS_BYTES)).step_by(8).filter(|at| UserRegs::parse(bytes, *at).is_some());
+        fits.for_each(|at| *votes.entry(at).or_default() += 1);
+    }
+    votes.into_iter().max_by_key(|(at, n)| (*n, std::cmp::Reverse(*at))).map(|(at, _)| at)
+}
+
+/// Reads the top of each physical CPU's stack. Offsets are the same on all CPUs, so they are found together.
+fn stack_tops(host: &Host<'_>) -> Vec<StackTop> {
+    let top_of = |rsp: u64| (rsp & !(STACK - 1)).checked_add(STACK - TOP as u64).filter(|_| rsp >= host.direct_map);
+    let read = |rsp| {
+        let mut bytes = vec![0; TOP];
+        host.space.read("a hypervisor stack", VirtAddr(top_of(rsp)?), &mut bytes).ok()?;
+        Some(bytes)
+    };
+    let memories: Vec<Option<Vec<u8>>> = host.notes.cpus.iter().map(|c| read(c.rsp)).collect();
+    let regs_at = common_offset(memories.iter().flatten().map(Vec::as_slice));
+    let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
+    for bytes in memories.iter().flatten() {
+        for at in (0..TOP - 8).step_by(8) {
+            if owner_of(host, VirtAddr(u64_at(bytes, at).unwrap_or_default())).is_some() {
+                *votes.entry(at).or_default() += 1;
+            }
+        }
+    }
+    let current_at = votes.into_iter().max_by_key(|(at, n)| (*n, *at)).map(|(at, _)| at);
+    let top = |bytes: &Vec<u8>| {
+        let current = VirtAddr(current_at.and_then(|at| u64_at(bytes, at)).unwrap_or_default());
+        let idle = owner_of(host, current) == Some(IDLE);
+        StackTop { current, idle, regs: regs_at.and_then(|at| UserRegs::parse(bytes, at)) }
+    };
+    memories.iter().map(|m| m.as_ref().map(top).unwrap_or_default()).collect()
+}
+
+/// The domain id of what may be a struct vcpu: a known domain's, or the idle domain's.
+fn owner_of(host: &Host<'_>, va: VirtAddr) -> Option<u16> {
+    let mut head = [0; 40];
+    if va.0 < host.direct_map || va.0 % 8 != 0 || host.space.read("struct vcpu", va, &mut head).is_err() {
+        return None;
+    }
+    if u32_at(&head, 0).is_none_or(|id| u64::from(id) >= MOST_VCPUS) {
+        return None;
+    }
+    BACK_POINTERS.iter().find_map(|at| {
+        let domain = VirtAddr(u64_at(&head, *at)?);
+        if let Some(d) = host.domains.iter().find(|d| d.va == domain) {
+            return Some(d.id);
+        }
+        let mut id = [0; 2];
+        let read = domain.0 >= host.direct_map && host.space.read("struct domain", domain, &mut id).is_ok();
+        (read && u16::from_le_bytes(id) == IDLE).then_some(IDLE)
+    })
+}
+
+/// `vcpu.dirty_cpu` (Xen 4.11 and later): the CPU that holds the registers, or ~0. Found by what it must be.
+struct DirtyCpu {
+    offsets: Vec<usize>,
+}
+
+impl DirtyCpu {
+    fn calibrate<'v>(vcpus: impl Iterator<Item = &'v Vcpu> + Clone, tops: &[StackTop]) -> Self {
+        let fits = |at: usize| {
+            let mut clean = false;
+            for v in vcpus.clone() {
+                let value = u32_at(&v.bytes, at);
+                match tops.iter().position(|t| t.current == v.va) {
+                    Some(cpu) if value == Some(cpu as u32) => {}
+                    None if value == Some(u32::MAX) => clean = true,
+                    None if value == Some(v.processor) => {}
+                    _ => return false,
+                }
+            }
+            clean
+        };
+        Self { offsets: (0x80..0x400).step_by(4).filter(|at| fits(*at)).collect() }
+    }
+
+    /// Whether the vCPU's registers are on its CPU's stack; `None` if the offsets that fit do not agree.
+    fn holds(&self, v: &Vcpu) -> Option<bool> {
+        let mut values = self.offsets.iter().map(|at| u32_at(&v.bytes, *at) == Some(v.processor));
+        let first = values.next()?;
+        values.all(|b| b == first).then_some(first)
+    }
+}
