@@ -14,6 +14,12 @@ impl Bitmap {
         Self { words, len }
     }
 
+    /// The set whose bits are these words, the lowest first.
+    pub fn from_words(mut words: Vec<u64>, len: u64) -> Self {
+        words.resize(usize::try_from(len.div_ceil(64)).unwrap_or(usize::MAX), 0);
+        Self { words, len }
+    }
+
     /// Adds `n`; numbers past the bound are ignored.
     pub fn set(&mut self, n: u64) {
         if let Some(word) = self.word(n) {
@@ -35,6 +41,11 @@ impl Bitmap {
             }
             n = upto;
         }
+    }
+
+    /// Adds what `other` has.
+    pub fn union(&mut self, other: &Self) {
+        self.words.iter_mut().zip(&other.words).for_each(|(a, b)| *a |= b);
     }
 
     /// Whether `n` is in the set.

@@ -3,7 +3,13 @@
 
 pub mod bitmap;
 pub mod bytes;
+pub mod cut;
 pub mod error;
+pub mod linux;
+pub mod pipeline;
+pub mod plan;
+pub mod report;
+pub mod sink;
 pub mod source;
 pub mod units;
 pub mod vmcoreinfo;

@@ -160,6 +160,11 @@ impl P2m {
         (into < run.len).then_some(Pfn(run.pfn.0 + into))
     }
 
+    /// One more than the highest PFN of a foreign frame.
+    pub fn foreign_end(&self) -> Pfn {
+        Pfn(self.foreign.iter().map(|f| f.1.0 + 1).max().unwrap_or(0))
+    }
+
     /// The PFN under which the domain has mapped a foreign frame.
     pub fn foreign_pfn(&self, mfn: Mfn) -> Option<Pfn> {
         let at = self.foreign.binary_search_by_key(&mfn, |f| f.0).ok()?;

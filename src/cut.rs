@@ -1,0 +1,107 @@
+//! The whole way: a dump in, a domain's dump out, a report of what happened.
+
+use crate::error::Result;
+use crate::linux::symbols::Symbols;
+use crate::linux::{Kernel, marks, note};
+use crate::pipeline::Progress;
+use crate::pipeline::codec::Codec;
+use crate::pipeline::walk::Walker;
+use crate::plan::Plan;
+use crate::report::Report;
+use crate::sink::notes::NoteBlob;
+use crate::sink::{Output, elf, kdump};
+use crate::source::{MachineMemory, ReadAt, Vmcore};
+use crate::xen::survey::Survey;
+use crate::xen::vcpu::vcpus;
+use crate::xen::{Host, P2m};
+use crate::{Error, report};
+
+/// The format of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// kdump-compressed, version 6.
+    Kdump(Codec),
+    /// ELF64 vmcore.
+    Elf,
+}
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The format of the output.
+    pub format: Format,
+    /// makedumpfile's dump level: bit 0 drops zero pages.
+    pub level: u8,
+    /// Symbols of the domain's kernel, if the user gave any.
+    pub symbols: Option<Symbols>,
+    /// Worker threads; 0 takes one per CPU that this process may use.
+    pub threads: usize,
+}
+
+/// Cuts the hardware domain out of `source` and writes it to `out`.
+///
+/// # Errors
+/// The first structure without which no cut can be made, or what the operating system says of the output.
+pub fn cut(source: &dyn ReadAt, options: &Options, out: Output, progress: &dyn Progress) -> Result<Report> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
+    let pool = pool.map_err(|e| Error::Usage(format!("{} threads: {e}", options.threads)))?;
+    progress.stage("reading headers and notes", None);
+    let mut core = Vmcore::parse(source)?;
+    let segments = core.take_segments(source.len());
+    let mem = MachineMemory::new(source, segments);
+    progress.stage("reading Xen's structures", None);
+    let host = Host::open(&mem, &core)?;
+    let domain = host.hardware_domain().ok_or_else(|| {
+        let ids: Vec<_> = host.domains.iter().map(|d| d.id.to_string()).collect();
+        Error::missing("domain 0", format!("the domain list has {} only", ids.join(", ")))
+    })?;
+    let mut report = Report::new(&host, source, &mem, domain);
+    progress.stage("reading the P2M", None);
+    let p2m = pool.install(|| P2m::read_tree(&host, domain))?;
+    report.p2m(&p2m);
+    let cpus = vcpus(&host, &[domain]).remove(&domain.id).unwrap_or_default();
+    report.vcpus(&cpus);
+
+    progress.stage("finding the kernel", None);
+    let kernel = Kernel::find(&host, domain, &p2m);
+    let landmarks = kernel.as_ref().map(Kernel::landmarks).unwrap_or_default();
+    let found = kernel.as_ref().map(|k| {
+        pool.install(|| note::find(k, host.notes.linux.as_ref(), &landmarks.notes))
+    });
+    let found = report.vmcoreinfo(found);
+    let marks = kernel.as_ref().map(|k| marks::find(k, found.as_ref(), options.symbols.as_ref(), &landmarks));
+
+    progress.stage("reading page tables", None);
+    let mut plan = pool.install(|| Plan::new(&host, domain, &p2m, options.level));
+    if let (Some(kernel), Some((marks, doubts))) = (&kernel, marks) {
+        plan.clear(kernel, marks);
+        report.warnings.extend(doubts);
+    }
+    report.plan(&plan);
+    let about = report::about(&host, domain, &plan, options);
+    let text = found.as_ref().map(|f| f.info.text());
+    let notes = NoteBlob::new(&cpus, text, kernel.as_ref().map(|k| k.root), &about);
+
+    let walker = Walker::new(&host, &plan);
+    let written = match options.format {
+        Format::Elf => {
+            let base = kernel.as_ref().map_or(0xffff_8880_0000_0000, Kernel::direct_map);
+            elf::write(&walker, &notes, base, &out, &pool, progress)?
+        }
+        Format::Kdump(codec) => {
+            let uts = found.as_ref().map(|f| f.uts.clone()).unwrap_or_else(unknown_uts);
+            let header =
+                kdump::Header { uts: &uts, level: options.level, cpus: cpus.len() as u32, notes: &notes, codec };
+            kdump::write(&walker, &header, &out, &pool, progress)?
+        }
+    };
+    progress.stage("syncing", None);
+    out.commit()?;
+    report.written(options.format, written, pool.install(|| Survey::take(&host)));
+    Ok(report)
+}
+
+/// crash wants to know the machine at least.
+fn unknown_uts() -> [String; 6] {
+    ["Linux", "", "", "", "x86_64", ""].map(String::from)
+}

@@ -1,0 +1,157 @@
+//! The kernel's address space and image.
+//!
+//! A PV kernel's page tables hold machine frames, so its addresses are walked as Xen's are. Its image is what is mapped
+//! below L4 slot 511, L3 slot 510 (`__START_KERNEL_map`, 0xffffffff80000000); PV maps it with 4 KiB pages.
+
+use crate::bytes::u32_at;
+use crate::error::Result;
+use crate::units::{Mfn, Pfn, VirtAddr};
+use crate::xen::paging::{AddressSpace, PSE, frame};
+use crate::xen::{Domain, Host, P2m};
+use std::collections::BTreeSet;
+
+/// `__START_KERNEL_map`.
+pub const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
+/// The image never takes more (KERNEL_IMAGE_SIZE).
+const MOST_IMAGE_PAGES: usize = 1 << 18;
+/// Where direct maps can be (4.19 and older begin at 0xffff880000000000, later ones 8 TiB above); the vmalloc area
+/// begins at 0xffffc90000000000.
+const DIRECT_MAPS: std::ops::Range<u64> = 0xffff_8800_0000_0000..0xffff_c900_0000_0000;
+/// `start_info.magic` (Xen: public/xen.h) of a 64-bit domain.
+const START_INFO_MAGIC: &[u8] = b"xen-3.0-x86_64";
+
+/// A PV domain's kernel.
+#[derive(Debug)]
+pub struct Kernel<'a> {
+    /// Its address space, by machine frames.
+    pub space: AddressSpace<'a>,
+    /// PFN of the root table.
+    pub root: Pfn,
+    p2m: &'a P2m,
+    /// The image, by address.
+    image: Vec<(VirtAddr, Mfn)>,
+}
+
+/// What a single pass over the image found.
+#[derive(Debug, Default)]
+pub struct Landmarks {
+    /// Direct-map address of the start_info page.
+    pub start_info: Option<VirtAddr>,
+    /// Where in the image that address stands.
+    pub start_info_refs: Vec<VirtAddr>,
+    /// Addresses at which a VMCOREINFO note seems to begin.
+    pub notes: Vec<VirtAddr>,
+}
+
+impl<'a> Kernel<'a> {
+    /// Finds the root table and the image: the root that the kernel told Xen, or any of its L4 tables (all of them
+    /// share the kernel's half). `None` if there is none that maps a kernel.
+    pub fn find(host: &'a Host<'a>, domain: &Domain, p2m: &'a P2m) -> Option<Self> {
+        let told = domain.shared_info.as_ref().map(|s| s.p2m_cr3.mfn()).filter(|m| m.0 != 0);
+        let tables = p2m.tables.iter().filter(|t| t.1 == 4).filter_map(|t| p2m.mfn(t.0));
+        told.into_iter().chain(tables).find_map(|root| {
+            let space = AddressSpace::new(host.memory(), root);
+            let image = image(&space, p2m);
+            (!image.is_empty()).then_some(Self { space, root: p2m.pfn(root)?, p2m, image })
+        })
+    }
+
+    /// Reads kernel memory.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::read`].
+    pub fn read(&self, what: &str, va: VirtAddr, buf: &mut [u8]) -> Result<()> {
+        self.space.read(what, va, buf)
+    }
+
+    /// The PFN behind an address, if it is memory of the domain's own.
+    pub fn pfn(&self, va: VirtAddr) -> Option<Pfn> {
+        self.p2m.pfn(self.space.translate(va).ok()?.addr.mfn())
+    }
+
+    /// The P2M.
+    pub fn p2m(&self) -> &'a P2m {
+        self.p2m
+    }
+
+    /// Base of the direct map, for addresses that people read: by which of its two L4 slots is there.
+    pub fn direct_map(&self) -> u64 {
+        let slots: Vec<u64> = self.space.entries(self.space.root()).iter().map(|e| e.0).collect();
+        if slots.contains(&272) && !slots.contains(&273) { 0xffff_8800_0000_0000 } else { 0xffff_8880_0000_0000 }
+    }
+
+    /// Reads the image once: for each word that may point to the start of a page in the direct map, looks whether that
+    /// page is the start_info or begins with a VMCOREINFO note; and for notes in the image itself, where kernels
+    /// before 4.13 keep theirs (Linux: `u32 vmcoreinfo_note[]`, commit 203e9e41219b made it a pointer).
+    ///
+    /// The cost is that of the image, not of the domain.
+    pub fn landmarks(&self) -> Landmarks {
+        let mut found = Landmarks::default();
+        let mut pointers: Vec<(u64, VirtAddr)> = Vec::new();
+        let mut window = Vec::new();
+        let mut next = VirtAddr(0);
+        for &(va, mfn) in &self.image {
+            let Ok(page) = self.space.memory().page(mfn) else { continue };
+            // The last bytes of the page before, so that nothing is missed across the border.
+            let keep = if next == va { window.len().min(24) } else { 0 };
+            window.drain(..window.len() - keep);
+            window.extend_from_slice(&page);
+            next = VirtAddr(va.0 + page.len() as u64);
+            let start = va.0 - keep as u64;
+            for at in (0..window.len()).step_by(4) {
+                if is_note(window.get(at..).unwrap_or_default()) {
+                    found.notes.push(VirtAddr(start + at as u64));
+                }
+            }
+            for (i, word) in (0..).zip(crate::bytes::words(&page)) {
+                if word % 4096 == 0 && DIRECT_MAPS.contains(&word) {
+                    pointers.push((word, VirtAddr(va.0 + i * 8)));
+                }
+            }
+        }
+        let targets: BTreeSet<u64> = pointers.iter().map(|p| p.0).collect();
+        for target in targets.into_iter().map(VirtAddr) {
+            let mut head = [0; 64];
+            if self.pfn(target).is_none() || self.read("a page", target, &mut head).is_err() {
+                continue;
+            }
+            if head.starts_with(START_INFO_MAGIC) && found.start_info.is_none() {
+                found.start_info = Some(target);
+                found.start_info_refs = pointers.iter().filter(|p| p.0 == target.0).map(|p| p.1).collect();
+            }
+            if is_note(&head) {
+                found.notes.push(target);
+            }
+        }
+        found.notes.sort_unstable();
+        found.notes.dedup();
+        found
+    }
+}
+
+/// Whether an ELF note of Linux's own VMCOREINFO begins here: name size 11, type 0.
+pub fn is_note(bytes: &[u8]) -> bool {
+    u32_at(bytes, 0) == Some(11)
+        && u32_at(bytes, 8) == Some(0)
+        && u32_at(bytes, 4).is_some_and(|n| n > 0 && n as usize <= crate::vmcoreinfo::MOST_TEXT)
+        && bytes.get(12..24).is_some_and(|name| name == b"VMCOREINFO\0\0")
+}
+
+fn image(space: &AddressSpace<'_>, p2m: &P2m) -> Vec<(VirtAddr, Mfn)> {
+    let mut pages = Vec::new();
+    let below = |table: Mfn, index: u64| space.entries(table).into_iter().find(|e| e.0 == index).map(|e| frame(e.1));
+    let Some(l2) = below(space.root(), 511).and_then(|l3| below(l3, 510)) else { return pages };
+    for (i, l2e) in space.entries(l2) {
+        // PV has no large pages.
+        if l2e & PSE != 0 {
+            continue;
+        }
+        for (j, l1e) in space.entries(frame(l2e)) {
+            let va = VirtAddr(START_KERNEL_MAP + ((i << 9 | j) << 12));
+            if p2m.pfn(frame(l1e)).is_some() && pages.len() < MOST_IMAGE_PAGES {
+                pages.push((va, frame(l1e)));
+            }
+        }
+    }
+    pages
+}

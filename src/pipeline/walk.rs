@@ -1,0 +1,175 @@
+//! Chunks of the plan, and the pages of a chunk as the output has them.
+
+use crate::error::{Absence, Error, Result};
+use crate::plan::Plan;
+use crate::source::MachineMemory;
+use crate::source::machine::Run as Bytes;
+use crate::units::{Mfn, PAGE_SIZE, Page, Pfn};
+use crate::xen::frame_table::Cursor;
+use std::sync::Mutex;
+
+/// Pages that one task handles: 1 MiB, what storage likes to be read in.
+pub const CHUNK: u64 = 256;
+
+/// A part of the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// The run that it begins in.
+    run: usize,
+    /// Pages of that run before it.
+    skip: u64,
+    /// Its pages.
+    pub pages: u64,
+    /// Pages of the plan before it.
+    pub first: u64,
+}
+
+/// Cuts the plan into chunks, without a list of them.
+pub fn chunks<'p>(plan: &'p Plan<'_>) -> impl Iterator<Item = Chunk> + 'p {
+    let total = plan.pages();
+    let (mut run, mut skip, mut first) = (0, 0, 0);
+    std::iter::from_fn(move || {
+        let pages = CHUNK.min(total - first);
+        if pages == 0 {
+            return None;
+        }
+        let chunk = Chunk { run, skip, pages, first };
+        first += pages;
+        let mut left = pages;
+        while let Some(r) = plan.runs.get(run)
+            && left >= r.len - skip
+        {
+            left -= r.len - skip;
+            (run, skip) = (run + 1, 0);
+        }
+        skip += left;
+        Some(chunk)
+    })
+}
+
+/// Pages of the output, in order of PFN.
+#[derive(Debug)]
+pub enum Piece<'b> {
+    /// Pages as the machine had them; a whole number of them.
+    Plain(&'b [u8]),
+    /// A page that was rewritten.
+    Altered(&'b Page),
+    /// So many pages that are zero, known without reading.
+    Zeros(u64),
+    /// A page that could not be read after all.
+    Lost(Absence),
+}
+
+/// What a worker needs again and again.
+#[derive(Debug)]
+pub struct Worker<'a> {
+    buffer: Vec<u8>,
+    page: Box<Page>,
+    frames: Cursor<'a>,
+}
+
+/// Walks chunks of a plan.
+#[derive(Debug)]
+pub struct Walker<'a> {
+    plan: &'a Plan<'a>,
+    mem: &'a MachineMemory<'a>,
+    frames: &'a crate::xen::FrameTable<'a>,
+    idle: Mutex<Vec<Worker<'a>>>,
+}
+
+impl<'a> Walker<'a> {
+    /// A walker over `plan`, which was made for this host.
+    pub fn new(host: &'a crate::xen::Host<'a>, plan: &'a Plan<'a>) -> Self {
+        Self { plan, mem: host.memory(), frames: &host.frames, idle: Mutex::new(Vec::new()) }
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &'a Plan<'a> {
+        self.plan
+    }
+
+    /// Hands each piece of the chunk to `each`, with its PFN.
+    ///
+    /// # Errors
+    /// Those of `each`.
+    pub fn visit(&self, chunk: Chunk, mut each: impl FnMut(Pfn, Piece<'_>) -> Result<()>) -> Result<()> {
+        let idle = self.idle.lock().map_err(|_| Error::Usage("a worker stopped".into()))?.pop();
+        let mut worker = idle.unwrap_or_else(|| Worker {
+            buffer: Vec::new(),
+            page: Box::new([0; PAGE_SIZE]),
+            frames: self.frames.cursor(),
+        });
+        let done = self.walk(&mut worker, chunk, &mut each);
+        if let Ok(mut idle) = self.idle.lock() {
+            idle.push(worker);
+        }
+        done
+    }
+
+    fn walk(
+        &self,
+        worker: &mut Worker<'a>,
+        chunk: Chunk,
+        each: &mut impl FnMut(Pfn, Piece<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let (mut skip, mut left) = (chunk.skip, chunk.pages);
+        for run in self.plan.runs.iter().skip(chunk.run) {
+            let len = left.min(run.len - skip);
+            let (mut pfn, mut mfn) = (Pfn(run.pfn.0 + skip), Mfn(run.mfn.0 + skip));
+            let end = pfn.0 + len;
+            while pfn.0 < end {
+                let upto = self.plan.next_altered(pfn).map_or(end, |p| p.0.min(end));
+                let n = if upto > pfn.0 {
+                    self.plain(worker, pfn, mfn, upto - pfn.0, each)?
+                } else {
+                    self.altered(worker, pfn, mfn, each)?;
+                    1
+                };
+                (pfn, mfn) = (Pfn(pfn.0 + n), Mfn(mfn.0 + n));
+            }
+            (skip, left) = (0, left - len);
+            if left == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn plain(
+        &self,
+        worker: &mut Worker<'a>,
+        pfn: Pfn,
+        mfn: Mfn,
+        count: u64,
+        each: &mut impl FnMut(Pfn, Piece<'_>) -> Result<()>,
+    ) -> Result<u64> {
+        match self.mem.run(mfn, count as usize, &mut worker.buffer) {
+            Ok((bytes, n)) => {
+                let piece = match bytes {
+                    Bytes::Bytes(b) => Piece::Plain(b),
+                    Bytes::Zeros => Piece::Zeros(n as u64),
+                };
+                each(pfn, piece)?;
+                Ok(n as u64)
+            }
+            Err(why) => each(pfn, Piece::Lost(why)).map(|()| 1),
+        }
+    }
+
+    fn altered(
+        &self,
+        worker: &mut Worker<'a>,
+        pfn: Pfn,
+        mfn: Mfn,
+        each: &mut impl FnMut(Pfn, Piece<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let read = mfn.addr().ok_or(Absence::NotInDump).and_then(|a| self.mem.read(a, &mut worker.page[..]));
+        match read {
+            Ok(()) => {
+                self.plan.alter(&mut worker.frames, pfn, &mut worker.page);
+                each(pfn, Piece::Altered(&worker.page))
+            }
+            Err(why) => each(pfn, Piece::Lost(why)),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What decides which page stays, where it stands in the output, and what is altered in it.
+
+pub mod tables;
+
+use crate::error::Absence;
+use crate::linux::marks::Mark;
+use crate::linux::{Kernel, marks};
+use crate::source::MachineMemory;
+use crate::source::segments::Place;
+use crate::units::{Mfn, PAGE_BYTES, PAGE_SIZE, Page, Pfn};
+use crate::xen::p2m::Run;
+use crate::xen::{Domain, Host, P2m};
+use std::collections::BTreeMap;
+use tables::{Rewriter, Tally};
+
+/// Identity-mapped frame numbers are kept clear of synthetic PFNs within this many numbers.
+const EXTRA_WINDOW: u64 = 1 << 16;
+
+/// Eight bytes of the output that differ from the machine's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// The page.
+    pub pfn: Pfn,
+    /// Where in it.
+    pub at: usize,
+    /// Why.
+    pub mark: Mark,
+}
+
+/// Everything that the writing needs to know.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// Pages of the output that the dump has, by PFN.
+    pub runs: Vec<Run>,
+    /// PFNs of the domain that the dump does not have, and why.
+    pub absent: BTreeMap<Absence, u64>,
+    /// Xen-heap pages that the domain owns, under PFNs above all of its own.
+    pub extra: Vec<(Mfn, Pfn)>,
+    /// The page tables and how to rewrite them.
+    pub rewriter: Rewriter<'a>,
+    /// What rewriting does, counted over all tables.
+    pub tally: Tally,
+    /// Words to clear, by PFN.
+    pub patches: Vec<Patch>,
+    /// Tables by PFN.
+    tables: Vec<(Pfn, u8)>,
+    /// Whether zero pages leave.
+    pub drop_zero: bool,
+}
+
+impl<'a> Plan<'a> {
+    /// Decides. `level` is makedumpfile's: bit 0 drops zero pages.
+    pub fn new(host: &'a Host<'a>, domain: &'a Domain, p2m: &'a P2m, level: u8) -> Self {
+        let mut rewriter = Rewriter::new(host, domain, p2m);
+        let survey = rewriter.survey(&p2m.tables);
+        let shared = domain.shared_info.as_ref();
+        let mut heap = survey.heap;
+        heap.extend(shared.map(|s| s.mfn));
+        let end = p2m.end().0.max(shared.map_or(0, |s| s.max_pfn)).max(p2m.foreign_end().0);
+        let mut free = (0..EXTRA_WINDOW).filter(|n| !survey.identity.get(*n)).map(|n| Pfn(end + n));
+        let extra: Vec<(Mfn, Pfn)> = heap.into_iter().map_while(|mfn| Some((mfn, free.next()?))).collect();
+        rewriter.set_extra(&extra);
+        let (mut runs, mut absent) = (Vec::new(), BTreeMap::new());
+        let appended = extra.iter().map(|(mfn, pfn)| Run { pfn: *pfn, mfn: *mfn, len: 1 });
+        for run in p2m.runs().iter().copied().chain(appended) {
+            split_by_presence(host.memory(), run, &mut runs, &mut absent);
+        }
+        Self {
+            runs,
+            absent,
+            extra,
+            rewriter,
+            tally: survey.tally,
+            patches: Vec::new(),
+            tables: p2m.tables.clone(),
+            drop_zero: level & 1 != 0,
+        }
+    }
+
+    /// Adds the clearing of marks.
+    pub fn clear(&mut self, kernel: &Kernel<'_>, marks: Vec<marks::Mark>) {
+        let patch = |mark: Mark| Some(Patch { pfn: kernel.pfn(mark.va)?, at: mark.va.in_page(), mark });
+        self.patches.extend(marks.into_iter().filter_map(patch));
+        self.patches.sort_by_key(|p| (p.pfn, p.at));
+        self.patches.dedup_by_key(|p| (p.pfn, p.at));
+    }
+
+    /// Pages of the output, zero ones included.
+    pub fn pages(&self) -> u64 {
+        self.runs.iter().map(|r| r.len).sum()
+    }
+
+    /// One more than the highest PFN of the output.
+    pub fn end(&self) -> Pfn {
+        Pfn(self.runs.last().map_or(0, |r| r.pfn.0 + r.len))
+    }
+
+    /// The level of a page table.
+    pub fn table_level(&self, pfn: Pfn) -> Option<u8> {
+        let at = self.tables.binary_search_by_key(&pfn, |t| t.0).ok()?;
+        self.tables.get(at).map(|t| t.1)
+    }
+
+    /// The first PFN from `pfn` on whose content is altered.
+    pub fn next_altered(&self, pfn: Pfn) -> Option<Pfn> {
+        let table = self.tables.get(self.tables.partition_point(|t| t.0 < pfn)).map(|t| t.0);
+        let patch = self.patches.get(self.patches.partition_point(|p| p.pfn < pfn)).map(|p| p.pfn);
+        table.into_iter().chain(patch).min()
+    }
+
+    /// Alters a page that [`Self::next_altered`] named.
+    pub fn alter(&self, frames: &mut crate::xen::frame_table::Cursor<'_>, pfn: Pfn, page: &mut Page) {
+        if let Some(level) = self.table_level(pfn) {
+            self.rewriter.rewrite(frames, level, page);
+        }
+        let first = self.patches.partition_point(|p| p.pfn < pfn);
+        for patch in self.patches.get(first..).unwrap_or_default().iter().take_while(|p| p.pfn == pfn) {
+            if let Some(word) = page.get_mut(patch.at..PAGE_SIZE.min(patch.at + 8)) {
+                word.fill(0);
+            }
+        }
+    }
+}
+
+/// Splits a run into what the dump has and what it has not.
+fn split_by_presence(mem: &MachineMemory<'_>, run: Run, runs: &mut Vec<Run>, absent: &mut BTreeMap<Absence, u64>) {
+    let mut at = 0;
+    while at < run.len {
+        let mfn = Mfn(run.mfn.0 + at);
+        let Some(addr) = mfn.addr() else { break };
+        let (place, bytes) = mem.segments().find(addr);
+        // Less than a page: it straddles segments, and is there only if all of it is.
+        let pages = (bytes / PAGE_BYTES).clamp(1, run.len - at);
+        let place = match place {
+            Place::File(_) | Place::Zeros if bytes < PAGE_BYTES => mem.read(addr, &mut [0; PAGE_SIZE]),
+            Place::File(_) | Place::Zeros => Ok(()),
+            Place::Absent(why) => Err(why),
+        };
+        match place {
+            Ok(()) => {
+                let pfn = Pfn(run.pfn.0 + at);
+                match runs.last_mut() {
+                    Some(last) if last.pfn.0 + last.len == pfn.0 && last.mfn.0 + last.len == mfn.0 => last.len += pages,
+                    _ => runs.push(Run { pfn, mfn, len: pages }),
+                }
+            }
+            Err(why) => *absent.entry(why).or_default() += pages,
+        }
+        at += pages;
+    }
+}

@@ -1,0 +1,337 @@
+//! What was kept, dropped and altered, and why: for people, for scripts, and for the note in the output.
+
+use crate::cut::{Format, Options};
+use crate::linux::note::Found;
+use crate::plan::Plan;
+use crate::plan::tables::Tally;
+use crate::sink::Written;
+use crate::source::{MachineMemory, ReadAt};
+use crate::units::{PAGE_BYTES, VirtAddr};
+use crate::xen::p2m::P2mCheck;
+use crate::xen::survey::Survey;
+use crate::xen::vcpu::{Vcpu, VcpuState};
+use crate::xen::{Domain, Host, P2m};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The report of a cut. Field names are what `--report json` prints; counts are pages of 4096 bytes unless said
+/// otherwise.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Version of this program.
+    pub version: String,
+    /// What was read.
+    pub source: SourceReport,
+    /// The domain that was cut out.
+    pub domain: DomainReport,
+    /// How much of the P2M was believed.
+    pub p2m: P2mCheck,
+    /// Page tables.
+    pub tables: Tally,
+    /// Words that were cleared.
+    pub cleared: Vec<Cleared>,
+    /// The rest of the machine, by owner.
+    pub machine: Survey,
+    /// The file that was written.
+    pub output: OutputReport,
+    /// What was doubtful or damaged.
+    pub warnings: Vec<String>,
+}
+
+/// What was read.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SourceReport {
+    /// Xen's version.
+    pub xen: String,
+    /// Identity of the dump: a hash of its notes.
+    pub id: String,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// Bytes of it in holes, which read as zeros.
+    pub hole_bytes: u64,
+    /// Bytes that its headers promise beyond its end.
+    pub cut_off_bytes: u64,
+    /// Bytes that two headers claim.
+    pub overlapping_bytes: u64,
+    /// Where the page states stand in count_info, and how many free pages proved it.
+    pub page_state_bit: u32,
+    /// Free pages that proved it.
+    pub page_state_votes: u64,
+    /// Whether PDX and MFN are the same.
+    pub pdx_linear: bool,
+}
+
+/// The domain that was cut out.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DomainReport {
+    /// Its id.
+    pub id: u16,
+    /// Its kernel's release.
+    pub release: Option<String>,
+    /// How its VMCOREINFO was found.
+    pub vmcoreinfo: Option<String>,
+    /// Its vCPUs.
+    pub vcpus: Vec<VcpuReport>,
+}
+
+/// A vCPU.
+#[derive(Clone, Debug, Serialize)]
+pub struct VcpuReport {
+    /// vcpu_id.
+    pub id: u32,
+    /// Where its registers were.
+    pub state: String,
+    /// Its instruction pointer, in hex.
+    pub rip: Option<String>,
+    /// Its stack pointer, in hex.
+    pub rsp: Option<String>,
+}
+
+/// A word that was cleared.
+#[derive(Clone, Debug, Serialize)]
+pub struct Cleared {
+    /// The variable.
+    pub name: String,
+    /// Its address, in hex.
+    pub address: String,
+    /// What it held, in hex.
+    pub old: String,
+    /// How it was found.
+    pub found_by: String,
+}
+
+/// The file that was written.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct OutputReport {
+    /// Its format.
+    pub format: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Pages of the domain that readers see.
+    pub pages: u64,
+    /// Of these, pages that the file holds.
+    pub kept: u64,
+    /// Of these, zero pages that it does not hold.
+    pub zero: u64,
+    /// Xen-heap pages of the domain, put above its highest PFN.
+    pub xen_heap: u64,
+    /// Pages of the domain that the dump does not have, by reason.
+    pub absent: BTreeMap<String, u64>,
+}
+
+impl Report {
+    pub(crate) fn new(host: &Host<'_>, source: &dyn ReadAt, mem: &MachineMemory<'_>, domain: &Domain) -> Self {
+        let mut report = Self {
+            version: env!("CARGO_PKG_VERSION").into(),
+            source: SourceReport {
+                xen: host.version(),
+                id: source_id(host),
+                bytes: source.len(),
+                hole_bytes: source.holes().total(),
+                cut_off_bytes: mem.segments().cut_off,
+                overlapping_bytes: mem.segments().overlapping,
+                page_state_bit: host.state_bits.shift(),
+                page_state_votes: host.state_votes,
+                pdx_linear: host.frames.pdx().is_linear(),
+            },
+            warnings: host.warnings.clone(),
+            ..Self::default()
+        };
+        report.domain.id = domain.id;
+        let cut_off = mem.segments().cut_off;
+        if cut_off > 0 {
+            report.warnings.push(format!("the dump is cut short: {} of machine memory are missing at its end", size(cut_off)));
+        }
+        report
+    }
+
+    pub(crate) fn p2m(&mut self, p2m: &P2m) {
+        self.p2m = p2m.check.clone();
+        let c = &self.p2m;
+        let doubts = [
+            (c.not_owned, "P2M entries name frames that Xen does not give to the domain; they were left out"),
+            (c.beyond_machine, "P2M entries name frames beyond the machine; they were left out"),
+            (c.aliases, "P2M entries repeat a frame that the M2P gives to another PFN; they were left out"),
+            (c.m2p_disagrees, "P2M entries were believed although the M2P does not confirm them"),
+            (c.unreadable, "P2M entries could not be read; their pages are missing"),
+        ];
+        self.warnings.extend(doubts.iter().filter(|d| d.0 > 0).map(|(n, what)| format!("{n} {what}")));
+    }
+
+    pub(crate) fn vcpus(&mut self, vcpus: &[Vcpu]) {
+        self.domain.vcpus = vcpus.iter().map(VcpuReport::new).collect();
+        let unknown = vcpus.iter().filter(|v| v.regs.is_none()).count();
+        if vcpus.is_empty() {
+            self.warnings.push("no vCPU of the domain was found; the output has no registers".into());
+        } else if unknown > 0 {
+            self.warnings.push(format!("{unknown} vCPUs have no registers that could be found; theirs read as 0"));
+        }
+    }
+
+    pub(crate) fn vmcoreinfo(&mut self, found: Option<Result<Found, Vec<String>>>) -> Option<Found> {
+        match found {
+            Some(Ok(found)) => {
+                self.domain.release = Some(found.uts[2].clone());
+                self.domain.vmcoreinfo = Some(found.how.into());
+                Some(found)
+            }
+            Some(Err(reasons)) if reasons.is_empty() => {
+                self.warnings.push("the kernel's VMCOREINFO was not found in its memory".into());
+                None
+            }
+            Some(Err(reasons)) => {
+                let all = reasons.iter().take(4).cloned().collect::<Vec<_>>().join("; ");
+                self.warnings.push(format!("no VMCOREINFO could be believed: {all}"));
+                None
+            }
+            None => {
+                self.warnings.push("no page table of the domain maps a kernel".into());
+                None
+            }
+        }
+    }
+
+    pub(crate) fn plan(&mut self, plan: &Plan<'_>) {
+        self.tables = plan.tally.clone();
+        self.cleared = plan.patches.iter().map(|p| Cleared {
+            name: p.mark.name.into(),
+            address: hex(p.mark.va),
+            old: format!("{:#x}", p.mark.old),
+            found_by: p.mark.how.into(),
+        }).collect();
+        self.output.absent = plan.absent.iter().map(|(why, n)| (why.to_string(), *n)).collect();
+        self.output.xen_heap = plan.extra.len() as u64;
+        let absent: u64 = plan.absent.values().sum();
+        if absent > 0 {
+            self.warnings.push(format!("{absent} pages of the domain are missing from the dump, and so from the output"));
+        }
+        if self.tables.tables_absent > 0 {
+            self.warnings.push(format!("{} page tables are missing from the dump", self.tables.tables_absent));
+        }
+        if self.tables.large > 0 {
+            self.warnings.push(format!("{} large-page entries, which a PV domain cannot have, were left as they were", self.tables.large));
+        }
+    }
+
+    pub(crate) fn written(&mut self, format: Format, written: Written, machine: Survey) {
+        let out = &mut self.output;
+        out.format = match format {
+            Format::Elf => "elf".into(),
+            Format::Kdump(codec) => format!("kdump {codec}"),
+        };
+        out.bytes = written.bytes;
+        out.kept = written.stored;
+        out.zero = written.zero;
+        out.pages = written.stored + written.zero;
+        if written.lost > 0 {
+            out.absent.insert("could not be read".into(), written.lost);
+            self.warnings.push(format!("{} pages could not be read; they are missing from the output", written.lost));
+        }
+        self.machine = machine;
+    }
+}
+
+impl VcpuReport {
+    /// Describes a vCPU.
+    pub fn new(v: &Vcpu) -> Self {
+        let state = match v.state {
+            VcpuState::Running(cpu) => format!("on CPU {cpu}"),
+            VcpuState::Lazy(cpu) => format!("still on idle CPU {cpu}"),
+            VcpuState::Saved => "saved".into(),
+            VcpuState::Unknown => "unknown".into(),
+        };
+        let hex = |n: u64| format!("{n:#x}");
+        Self { id: v.id, state, rip: v.regs.map(|r| hex(r.rip)), rsp: v.regs.map(|r| hex(r.rsp)) }
+    }
+}
+
+/// The text of the XDUMPCUT note. It holds nothing that depends on the container of the source or on its name, so that
+/// cuts of the same dump are the same.
+pub(crate) fn about(host: &Host<'_>, domain: &Domain, plan: &Plan<'_>, options: &Options) -> String {
+    let t = &plan.tally;
+    let mut lines = vec![
+        format!("XDUMPCUT={}", env!("CARGO_PKG_VERSION")),
+        "LAYOUT=pseudo-physical".into(),
+        format!("SOURCE_ID={}", source_id(host)),
+        format!("SOURCE_XEN={}", host.version()),
+        format!("DOMAIN={}", domain.id),
+        format!("LEVEL={}", options.level),
+        format!("TABLES_REWRITTEN={}", t.tables),
+        format!("ENTRIES_REWRITTEN={}", t.own + t.xen_heap + t.foreign),
+        format!("ENTRIES_CLEARED={}", t.mmio_lost + t.lost + t.xen_slots),
+    ];
+    lines.extend(plan.extra.iter().map(|(mfn, pfn)| format!("XEN_HEAP_PAGE={mfn} at PFN {pfn}")));
+    lines.extend(plan.patches.iter().map(|p| {
+        let m = &p.mark;
+        format!("CLEARED={} address={} pfn={} offset={:#x} old={:#x}", m.name, hex(m.va), p.pfn, p.at, m.old)
+    }));
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn source_id(host: &Host<'_>) -> String {
+    format!("{:016x}", host.notes.identity)
+}
+
+fn hex(va: VirtAddr) -> String {
+    format!("{:#x}", va.0)
+}
+
+/// Bytes for people.
+pub fn size(bytes: u64) -> String {
+    let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let power = (bytes.max(1).ilog2() / 10).min(4);
+    match units.get(power as usize) {
+        Some(unit) if power > 0 => format!("{:.1} {unit}", bytes as f64 / (1_u64 << (10 * power)) as f64),
+        _ => format!("{bytes} bytes"),
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let d = &self.domain;
+        let release = d.release.as_deref().unwrap_or("of unknown release");
+        writeln!(f, "Xen {}, domain {}, Linux {release}, {} vCPUs", self.source.xen, d.id, d.vcpus.len())?;
+        let mut row = |name: &str, pages: u64, note: &str| {
+            if pages == 0 {
+                return Ok(());
+            }
+            writeln!(f, "  {name:<28}{pages:>12} pages {:>12}  {note}", size(pages * PAGE_BYTES))
+        };
+        let (m, o) = (&self.machine, &self.output);
+        let sampled = if m.exact { "" } else { "estimated from a sample" };
+        row("kept", o.kept, "")?;
+        row("zero, read as zeros", o.zero, "")?;
+        for (why, n) in &o.absent {
+            row("missing", *n, why)?;
+        }
+        row("dropped: Xen-free", m.free, sampled)?;
+        row("dropped: other domains", m.other_domains(d.id), sampled)?;
+        row("dropped: Xen and I/O", m.xen + m.io + m.offline + m.no_entry, sampled)?;
+        let t = &self.tables;
+        writeln!(f, "  page tables: {} rewritten, {} entries; {} to Xen-heap pages, {} to foreign pages, {} MMIO kept",
+            t.tables, t.own + t.xen_heap + t.foreign, t.xen_heap, t.foreign, t.mmio)?;
+        if t.lost + t.mmio_lost > 0 {
+            writeln!(f, "  not carried: {} mappings of other domains or Xen, {} of MMIO whose number is RAM of the domain",
+                t.lost, t.mmio_lost)?;
+        }
+        for c in &self.cleared {
+            writeln!(f, "  cleared: {} at {} (held {}; found by {})", c.name, c.address, c.old, c.found_by)?;
+        }
+        for w in &self.warnings {
+            writeln!(f, "  warning: {w}")?;
+        }
+        write!(f, "  output: {}, {} ({} bytes)", o.format, size(o.bytes), o.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn sizes() {
+        for (n, text) in [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (3 << 40, "3.0 TiB")] {
+            assert_eq!(super::size(n), text);
+        }
+    }
+}

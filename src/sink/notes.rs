@@ -1,0 +1,114 @@
+//! The notes of a native dump: as if the domain's kernel had crashed on bare metal.
+//!
+//! | name | type | descriptor |
+//! |---|---|---|
+//! | `CORE` | 1 | `NT_PRSTATUS` of each vCPU, 336 bytes, in order; `pr_pid` is the CPU's number + 1 |
+//! | `QEMU` | 0 | QEMU's CPU state of each vCPU, 440 bytes |
+//! | `VMCOREINFO` | 0 | the kernel's own text |
+//! | `XDUMPCUT` | 1 | what was cut and altered, lines `KEY=value` |
+//!
+//! Readers differ in what they take registers from (tried with crash 8.0.6 and drgn 0.0.31): drgn looks for the
+//! NT_PRSTATUS with `pr_pid` CPU + 1, as QEMU writes it; crash uses NT_PRSTATUS for some tasks only, but a QEMU note
+//! for every CPU, also for one that a panic stopped and marked offline. No `Xen` note may be there: crash would
+//! translate pages again.
+
+use crate::units::{PAGE_SHIFT, Pfn};
+use crate::xen::vcpu::{UserRegs, Vcpu};
+
+/// Type of the note that this program leaves; its version.
+pub const XDUMPCUT_TYPE: u32 = 1;
+const NT_PRSTATUS: u32 = 1;
+const PRSTATUS_SIZE: usize = 336;
+const PR_PID: usize = 32;
+const PR_REG: usize = 112;
+const QEMU_SIZE: usize = 440;
+
+/// Notes as bytes, each padded to 4.
+#[derive(Clone, Debug, Default)]
+pub struct NoteBlob {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Position and size of the VMCOREINFO text in them.
+    pub vmcoreinfo: Option<(usize, usize)>,
+}
+
+impl NoteBlob {
+    /// All notes of a dump. `root` is the kernel's root table, for CR3; `about` the text of the XDUMPCUT note.
+    pub fn new(vcpus: &[Vcpu], vmcoreinfo: Option<&str>, root: Option<Pfn>, about: &str) -> Self {
+        let mut blob = Self::default();
+        for (n, v) in (1..).zip(vcpus) {
+            blob.push(b"CORE", NT_PRSTATUS, &prstatus(n, v.regs.unwrap_or_default()));
+        }
+        for v in vcpus {
+            blob.push(b"QEMU", 0, &qemu_state(v.regs.unwrap_or_default(), root));
+        }
+        if let Some(text) = vmcoreinfo {
+            let at = blob.push(b"VMCOREINFO", 0, text.as_bytes());
+            blob.vmcoreinfo = Some((at, text.len()));
+        }
+        blob.push(b"XDUMPCUT", XDUMPCUT_TYPE, about.as_bytes());
+        blob
+    }
+
+    fn push(&mut self, name: &[u8], kind: u32, desc: &[u8]) -> usize {
+        let pad = |bytes: &mut Vec<u8>| bytes.resize(bytes.len().next_multiple_of(4), 0);
+        for n in [name.len() as u32 + 1, desc.len() as u32, kind] {
+            self.bytes.extend(n.to_le_bytes());
+        }
+        self.bytes.extend(name);
+        self.bytes.push(0);
+        pad(&mut self.bytes);
+        let at = self.bytes.len();
+        self.bytes.extend(desc);
+        pad(&mut self.bytes);
+        at
+    }
+}
+
+/// Selectors as a kernel on bare metal has them: Xen's flat ring-3 ones stand for the kernel's.
+fn selectors(regs: &UserRegs) -> (u64, u64) {
+    if regs.in_kernel() { (0x10, 0x18) } else { (u64::from(regs.cs), u64::from(regs.ss)) }
+}
+
+/// `struct elf_prstatus` of x86_64: `pr_reg` holds r15 … rdi, orig_rax, rip, cs, rflags, rsp, ss and bases.
+fn prstatus(pid: u32, regs: UserRegs) -> Vec<u8> {
+    let mut desc = vec![0; PRSTATUS_SIZE];
+    put(&mut desc, PR_PID, &pid.to_le_bytes());
+    let (cs, ss) = selectors(&regs);
+    let tail = [u64::MAX, regs.rip, cs, regs.rflags, regs.rsp, ss];
+    for (i, word) in regs.general.iter().chain(&tail).enumerate() {
+        put(&mut desc, PR_REG + i * 8, &word.to_le_bytes());
+    }
+    desc
+}
+
+/// QEMU's `QEMUCPUState` (QEMU: target/i386/arch_dump.c), version 1: rax rbx rcx rdx rsi rdi rsp rbp r8 … r15 rip rflags,
+/// ten segments (cs ds es fs gs ss ldt tr gdt idt; selector, limit, flags, pad, base), cr0 to cr4, kernel_gs_base.
+fn qemu_state(regs: UserRegs, root: Option<Pfn>) -> Vec<u8> {
+    let [r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi] = regs.general;
+    let mut desc = vec![0; QEMU_SIZE];
+    put(&mut desc, 0, &1_u32.to_le_bytes());
+    put(&mut desc, 4, &(QEMU_SIZE as u32).to_le_bytes());
+    let words = [
+        rax, rbx, rcx, rdx, rsi, rdi, regs.rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, regs.rip, regs.rflags,
+    ];
+    for (i, word) in words.iter().enumerate() {
+        put(&mut desc, 8 + i * 8, &word.to_le_bytes());
+    }
+    let (cs, ss) = selectors(&regs);
+    const SEGMENTS: usize = 8 + 18 * 8;
+    put(&mut desc, SEGMENTS, &(cs as u32).to_le_bytes());
+    put(&mut desc, SEGMENTS + 5 * 24, &(ss as u32).to_le_bytes());
+    // Protected mode with paging and PAE is what the tables say; nothing else of a PV vCPU's control registers is its own.
+    const CR: usize = SEGMENTS + 10 * 24;
+    put(&mut desc, CR, &0x8000_0001_u64.to_le_bytes());
+    put(&mut desc, CR + 24, &root.map_or(0, |pfn| pfn.0 << PAGE_SHIFT).to_le_bytes());
+    put(&mut desc, CR + 32, &0x20_u64.to_le_bytes());
+    desc
+}
+
+fn put(desc: &mut [u8], at: usize, value: &[u8]) {
+    if let Some(place) = desc.get_mut(at..at + value.len()) {
+        place.copy_from_slice(value);
+    }
+}
