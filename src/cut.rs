@@ -65,9 +65,7 @@ pub fn cut(source: &dyn ReadAt, options: &Options, out: Output, progress: &dyn P
     progress.stage("finding the kernel", None);
     let kernel = Kernel::find(&host, domain, &p2m);
     let landmarks = kernel.as_ref().map(Kernel::landmarks).unwrap_or_default();
-    let found = kernel.as_ref().map(|k| {
-        pool.install(|| note::find(k, host.notes.linux.as_ref(), &landmarks.notes))
-    });
+    let found = kernel.as_ref().map(|k| pool.install(|| note::find(k, host.notes.linux.as_ref(), &landmarks.notes)));
     let found = report.vmcoreinfo(found);
     let marks = kernel.as_ref().map(|k| marks::find(k, found.as_ref(), options.symbols.as_ref(), &landmarks));
 

@@ -3,8 +3,10 @@
 
 pub mod bitmap;
 pub mod bytes;
+pub mod cli;
 pub mod cut;
 pub mod error;
+pub mod info;
 pub mod linux;
 pub mod pipeline;
 pub mod plan;

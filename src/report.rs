@@ -141,7 +141,9 @@ impl Report {
         report.domain.id = domain.id;
         let cut_off = mem.segments().cut_off;
         if cut_off > 0 {
-            report.warnings.push(format!("the dump is cut short: {} of machine memory are missing at its end", size(cut_off)));
+            report
+                .warnings
+                .push(format!("the dump is cut short: {} of machine memory are missing at its end", size(cut_off)));
         }
         report
     }
@@ -194,23 +196,31 @@ impl Report {
 
     pub(crate) fn plan(&mut self, plan: &Plan<'_>) {
         self.tables = plan.tally.clone();
-        self.cleared = plan.patches.iter().map(|p| Cleared {
-            name: p.mark.name.into(),
-            address: hex(p.mark.va),
-            old: format!("{:#x}", p.mark.old),
-            found_by: p.mark.how.into(),
-        }).collect();
+        self.cleared = plan
+            .patches
+            .iter()
+            .map(|p| Cleared {
+                name: p.mark.name.into(),
+                address: hex(p.mark.va),
+                old: format!("{:#x}", p.mark.old),
+                found_by: p.mark.how.into(),
+            })
+            .collect();
         self.output.absent = plan.absent.iter().map(|(why, n)| (why.to_string(), *n)).collect();
         self.output.xen_heap = plan.extra.len() as u64;
         let absent: u64 = plan.absent.values().sum();
         if absent > 0 {
-            self.warnings.push(format!("{absent} pages of the domain are missing from the dump, and so from the output"));
+            self.warnings
+                .push(format!("{absent} pages of the domain are missing from the dump, and so from the output"));
         }
         if self.tables.tables_absent > 0 {
             self.warnings.push(format!("{} page tables are missing from the dump", self.tables.tables_absent));
         }
         if self.tables.large > 0 {
-            self.warnings.push(format!("{} large-page entries, which a PV domain cannot have, were left as they were", self.tables.large));
+            self.warnings.push(format!(
+                "{} large-page entries, which a PV domain cannot have, were left as they were",
+                self.tables.large
+            ));
         }
     }
 
@@ -310,11 +320,21 @@ impl fmt::Display for Report {
         row("dropped: other domains", m.other_domains(d.id), sampled)?;
         row("dropped: Xen and I/O", m.xen + m.io + m.offline + m.no_entry, sampled)?;
         let t = &self.tables;
-        writeln!(f, "  page tables: {} rewritten, {} entries; {} to Xen-heap pages, {} to foreign pages, {} MMIO kept",
-            t.tables, t.own + t.xen_heap + t.foreign, t.xen_heap, t.foreign, t.mmio)?;
+        writeln!(
+            f,
+            "  page tables: {} rewritten, {} entries; {} to Xen-heap pages, {} to foreign pages, {} MMIO kept",
+            t.tables,
+            t.own + t.xen_heap + t.foreign,
+            t.xen_heap,
+            t.foreign,
+            t.mmio
+        )?;
         if t.lost + t.mmio_lost > 0 {
-            writeln!(f, "  not carried: {} mappings of other domains or Xen, {} of MMIO whose number is RAM of the domain",
-                t.lost, t.mmio_lost)?;
+            writeln!(
+                f,
+                "  not carried: {} mappings of other domains or Xen, {} of MMIO whose number is RAM of the domain",
+                t.lost, t.mmio_lost
+            )?;
         }
         for c in &self.cleared {
             writeln!(f, "  cleared: {} at {} (held {}; found by {})", c.name, c.address, c.old, c.found_by)?;

@@ -45,7 +45,8 @@ pub fn find(
             Some(0) => {}
             Some(old) => {
                 if landmarks.start_info.is_some_and(|s| s.0 != old) {
-                    doubts.push(format!("{START_INFO} at {va} ({how}) holds {old:#x}, which is not the start_info page"));
+                    doubts
+                        .push(format!("{START_INFO} at {va} ({how}) holds {old:#x}, which is not the start_info page"));
                 }
                 marks.push(Mark { name: START_INFO, va, old, how });
             }
@@ -55,7 +56,10 @@ pub fn find(
         let how = "search of the kernel image";
         marks.extend(landmarks.start_info_refs.iter().map(|&va| Mark { name: START_INFO, va, old: page.0, how }));
         if marks.len() > 1 {
-            doubts.push(format!("{} places in the kernel image hold the start_info page's address; all are cleared", marks.len()));
+            doubts.push(format!(
+                "{} places in the kernel image hold the start_info page's address; all are cleared",
+                marks.len()
+            ));
         }
     }
     if marks.is_empty() {

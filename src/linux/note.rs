@@ -59,7 +59,8 @@ pub fn find(kernel: &Kernel<'_>, in_file: Option<&Vmcoreinfo>, by_image: &[VirtA
     candidates.sort_unstable();
     for pfn in candidates {
         if let Some(desc) = read_at(kernel, pfn)
-            && let Some(found) = believe(Vmcoreinfo::parse(&desc), "search of the domain's pages", format!("at PFN {pfn}"))
+            && let Some(found) =
+                believe(Vmcoreinfo::parse(&desc), "search of the domain's pages", format!("at PFN {pfn}"))
         {
             return Ok(found);
         }

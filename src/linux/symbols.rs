@@ -37,7 +37,8 @@ impl Symbols {
         let bytes = std::fs::read(path).map_err(|e| Error::read(path.display().to_string(), e))?;
         let elf = goblin::elf::Elf::parse(&bytes)
             .map_err(|e| Error::Usage(format!("{} is no vmlinux (uncompressed ELF): {e}", path.display())))?;
-        let named = elf.syms.iter().filter_map(|s| Some((elf.strtab.get_at(s.st_name)?.to_owned(), VirtAddr(s.st_value))));
+        let named =
+            elf.syms.iter().filter_map(|s| Some((elf.strtab.get_at(s.st_name)?.to_owned(), VirtAddr(s.st_value))));
         Self(named.collect()).checked(path, "a .symtab")
     }
 

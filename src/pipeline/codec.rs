@@ -58,9 +58,11 @@ impl FromStr for Codec {
         let (name, level) = s.split_once(':').map_or((s, None), |(n, l)| (n, Some(l)));
         let level = |default: i32, range: std::ops::RangeInclusive<i32>| match level {
             None => Ok(default),
-            Some(l) => l.parse().ok().filter(|n| range.contains(n)).ok_or_else(|| {
-                format!("{name} has levels {} to {}, not {l:?}", range.start(), range.end())
-            }),
+            Some(l) => l
+                .parse()
+                .ok()
+                .filter(|n| range.contains(n))
+                .ok_or_else(|| format!("{name} has levels {} to {}, not {l:?}", range.start(), range.end())),
         };
         match name {
             "none" if s == name => Ok(Self::None),
@@ -159,7 +161,9 @@ mod tests {
                 if small {
                     let mut plain = Vec::new();
                     match codec {
-                        Codec::Zlib(_) => drop(flate2::read::ZlibDecoder::new(&back[..]).read_to_end(&mut plain).unwrap()),
+                        Codec::Zlib(_) => {
+                            drop(flate2::read::ZlibDecoder::new(&back[..]).read_to_end(&mut plain).unwrap())
+                        }
                         _ => plain = zstd::bulk::decompress(&back, PAGE_SIZE).unwrap(),
                     }
                     back = plain;

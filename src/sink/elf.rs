@@ -73,7 +73,8 @@ pub fn write(
         at += load.stored;
     }
     let place = |index: u64| {
-        let (first, at) = starts.get(starts.partition_point(|s| s.0 <= index).saturating_sub(1)).copied().unwrap_or_default();
+        let (first, at) =
+            starts.get(starts.partition_point(|s| s.0 <= index).saturating_sub(1)).copied().unwrap_or_default();
         data_at + (at + (index - first)) * PAGE_BYTES
     };
     progress.stage("writing pages", Some(plan.pages()));
@@ -250,7 +251,12 @@ fn headers(loads: &[Load], notes: &NoteBlob, notes_at: u64, data_at: u64, direct
     for load in loads {
         let paddr = load.pfn.0 << PAGE_SHIFT;
         let (stored, all) = (load.stored * PAGE_BYTES, load.pages * PAGE_BYTES);
-        program_header(&mut b, PT_LOAD, PF_R | PF_W | PF_X, [offset, direct_map.wrapping_add(paddr), paddr, stored, all]);
+        program_header(
+            &mut b,
+            PT_LOAD,
+            PF_R | PF_W | PF_X,
+            [offset, direct_map.wrapping_add(paddr), paddr, stored, all],
+        );
         offset += stored;
     }
     if extended {

@@ -9,11 +9,11 @@ use super::notes::NoteBlob;
 use super::{Output, Written};
 use crate::bitmap::Bitmap;
 use crate::error::{Error, Result};
+use crate::pipeline::Progress;
 use crate::pipeline::codec::{Codec, Compressor};
 use crate::pipeline::ordered::ordered;
 use crate::pipeline::walk::{Chunk, Piece, Walker, chunks};
 use crate::pipeline::zero::is_zero;
-use crate::pipeline::Progress;
 use crate::units::{PAGE_BYTES, PAGE_SIZE};
 use std::sync::Mutex;
 

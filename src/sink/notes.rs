@@ -5,7 +5,7 @@
 //! | `CORE` | 1 | `NT_PRSTATUS` of each vCPU, 336 bytes, in order; `pr_pid` is the CPU's number + 1 |
 //! | `QEMU` | 0 | QEMU's CPU state of each vCPU, 440 bytes |
 //! | `VMCOREINFO` | 0 | the kernel's own text |
-//! | `XDUMPCUT` | 1 | what was cut and altered, lines `KEY=value` |
+//! | `XDUMPCUT` | 0x78637574 | what was cut and altered, lines `KEY=value` |
 //!
 //! Readers differ in what they take registers from (tried with crash 8.0.6 and drgn 0.0.31): drgn looks for the
 //! NT_PRSTATUS with `pr_pid` CPU + 1, as QEMU writes it; crash uses NT_PRSTATUS for some tasks only, but a QEMU note
@@ -15,8 +15,9 @@
 use crate::units::{PAGE_SHIFT, Pfn};
 use crate::xen::vcpu::{UserRegs, Vcpu};
 
-/// Type of the note that this program leaves; its version.
-pub const XDUMPCUT_TYPE: u32 = 1;
+/// Type of the note that this program leaves: "xcut". crash goes by types alone in kdump-compressed files, so it must
+/// be none that crash knows (1 would be one more CPU).
+pub const XDUMPCUT_TYPE: u32 = 0x7863_7574;
 const NT_PRSTATUS: u32 = 1;
 const PRSTATUS_SIZE: usize = 336;
 const PR_PID: usize = 32;
@@ -89,9 +90,8 @@ fn qemu_state(regs: UserRegs, root: Option<Pfn>) -> Vec<u8> {
     let mut desc = vec![0; QEMU_SIZE];
     put(&mut desc, 0, &1_u32.to_le_bytes());
     put(&mut desc, 4, &(QEMU_SIZE as u32).to_le_bytes());
-    let words = [
-        rax, rbx, rcx, rdx, rsi, rdi, regs.rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, regs.rip, regs.rflags,
-    ];
+    let words =
+        [rax, rbx, rcx, rdx, rsi, rdi, regs.rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, regs.rip, regs.rflags];
     for (i, word) in words.iter().enumerate() {
         put(&mut desc, 8 + i * 8, &word.to_le_bytes());
     }

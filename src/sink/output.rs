@@ -1,7 +1,7 @@
 //! The output file: complete under its name, or not there at all.
 
 use crate::error::{Error, Result};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -32,6 +32,7 @@ impl Output {
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true).mode(0o600);
+        let no_link = OFlags::NOFOLLOW.bits() as i32;
         if existing.as_ref().is_some_and(|m| !m.is_file()) {
             let file = options.open(path).map_err(|e| Error::write(name, e))?;
             return Ok(Self { file, path: path.into(), temporary: None, overwrite });
@@ -42,13 +43,13 @@ impl Output {
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(".incomplete");
         let temporary = PathBuf::from(temporary);
-        if overwrite {
-            let _ = std::fs::remove_file(&temporary);
+        // One that was left behind by a run that was killed is taken over; the lock tells it from one at work.
+        let file = options.create(true).custom_flags(no_link).open(&temporary).map_err(|e| Error::write(&name, e))?;
+        let locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        if locked == Err(Errno::WOULDBLOCK) {
+            return Err(Error::Usage(format!("{name} is being written by another run")));
         }
-        let file = options.create_new(true).open(&temporary).map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists => Error::OutputExists(temporary.display().to_string()),
-            _ => Error::write(name, e),
-        })?;
+        file.set_len(0).map_err(|e| Error::write(&name, e))?;
         Ok(Self { file, path: path.into(), temporary: Some(temporary), overwrite })
     }
 

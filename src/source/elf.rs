@@ -50,7 +50,8 @@ impl Vmcore {
             Some(2) => return wrong("the byte order", "big-endian".into()),
             other => return wrong("the byte order", format!("{other:?}")),
         }
-        let short = || Error::damaged("ELF header", format!("the file has {len} bytes of {EHDR_SIZE}; it is cut short"));
+        let short =
+            || Error::damaged("ELF header", format!("the file has {len} bytes of {EHDR_SIZE}; it is cut short"));
         let kind = u16_at(&ehdr, 16).ok_or_else(short)?;
         let machine = u16_at(&ehdr, 18).ok_or_else(short)?;
         let phoff = u64_at(&ehdr, 32).ok_or_else(short)?;

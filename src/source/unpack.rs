@@ -29,7 +29,8 @@ pub(super) fn zstd(source: FileSource, tmp_dir: Option<&Path>) -> Result<FileSou
     let _ = decoder.window_log_max(LONGEST_WINDOW);
     let (mut block, mut len) = (vec![0; BLOCK], 0_u64);
     loop {
-        let n = fill(&mut decoder, &mut block).map_err(|e| Error::damaged("zstd stream", format!("{e} after {len} bytes")))?;
+        let n = fill(&mut decoder, &mut block)
+            .map_err(|e| Error::damaged("zstd stream", format!("{e} after {len} bytes")))?;
         let Some(data) = block.get(..n).filter(|d| !d.is_empty()) else { break };
         let wrote = if data.iter().all(|&b| b == 0) {
             out.seek(SeekFrom::Current(n as i64)).map(drop)

@@ -45,7 +45,9 @@ impl<'a> FrameTable<'a> {
         }
         let max_page = space.read_u64("max_page", VirtAddr(max_page))?;
         if !matches!(size, 32 | 48) || count_at + 16 > owner_at || owner_at + 4 > size {
-            let why = format!("SIZE(page_info) {size}, count_info at {count_at}, _domain at {owner_at}; Xen 3.4 or later is needed");
+            let why = format!(
+                "SIZE(page_info) {size}, count_info at {count_at}, _domain at {owner_at}; Xen 3.4 or later is needed"
+            );
             return Err(Error::damaged("VMCOREINFO_XEN", why));
         }
         Ok(Self {

@@ -62,7 +62,9 @@ impl<'a> Host<'a> {
             Some(found) => found,
             None => {
                 let bits = StateBits::by_version(notes.crash.major, notes.crash.minor, extra);
-                warnings.push(format!("no free page found to tell where page states stand; taking {bits:?} from Xen's version"));
+                warnings.push(format!(
+                    "no free page found to tell where page states stand; taking {bits:?} from Xen's version"
+                ));
                 (bits, 0)
             }
         };
@@ -137,9 +139,11 @@ fn hypervisor_space<'a>(
         if space.translate(known).is_ok_and(|m| m.addr == expected) {
             return Ok(space);
         }
-        warnings.push(format!("Xen's page tables are not at {root} as xen_phys_start {start} says; trying the CPUs' CR3"));
+        warnings
+            .push(format!("Xen's page tables are not at {root} as xen_phys_start {start} says; trying the CPUs' CR3"));
     }
-    let roots = notes.cpus.iter().filter_map(|c| c.cr3).map(|cr3| MachineAddr(cr3 & crate::units::PTE_FRAME_MASK).mfn());
+    let roots =
+        notes.cpus.iter().filter_map(|c| c.cr3).map(|cr3| MachineAddr(cr3 & crate::units::PTE_FRAME_MASK).mfn());
     for root in roots.filter(|r| *r != Mfn(0)) {
         let space = AddressSpace::new(mem, root);
         if space.read_u64("domain_list", known).is_ok() {

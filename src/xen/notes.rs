@@ -159,7 +159,8 @@ impl Default for Fnv {
 
 impl Fnv {
     fn note(&mut self, note: &Note<'_>) {
-        let bytes = note.name.iter().chain(&[0]).copied().chain(note.kind.to_le_bytes()).chain(note.desc.iter().copied());
+        let bytes =
+            note.name.iter().chain(&[0]).copied().chain(note.kind.to_le_bytes()).chain(note.desc.iter().copied());
         for b in bytes {
             self.0 = (self.0 ^ u64::from(b)).wrapping_mul(0x100_0000_01b3);
         }

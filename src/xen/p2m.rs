@@ -83,7 +83,10 @@ impl P2m {
         })?;
         let top = match shared.frame_list_list.0 {
             0 if !shared.has_p2m() => {
-                let why = format!("domain {} publishes no P2M: it is PVH or HVM, or died while it booted; only PV domains can be cut so far", domain.id);
+                let why = format!(
+                    "domain {} publishes no P2M: it is PVH or HVM, or died while it booted; only PV domains can be cut so far",
+                    domain.id
+                );
                 return Err(Error::Unsupported(why));
             }
             0 | INVALID => host.notes.crash.frame_list_list,
@@ -91,7 +94,10 @@ impl P2m {
         };
         let mut tree = Tree { host, domain, cursor: host.frames.cursor(), empty: HashSet::new() };
         let top_page = tree.page(top).ok_or_else(|| {
-            Error::missing("the P2M list", format!("its top page, MFN {top}, is not in the dump or not owned by domain {}", domain.id))
+            Error::missing(
+                "the P2M list",
+                format!("its top page, MFN {top}, is not in the dump or not owned by domain {}", domain.id),
+            )
         })?;
         let entries = if shared.max_pfn == 0 { CAPACITY } else { shared.max_pfn.min(CAPACITY) };
         let mut p2m = Builder::new(host, domain);
@@ -180,7 +186,6 @@ struct Tree<'h> {
     /// MFNs of pages known to lead nowhere: the domain's "missing" and "identity" pages.
     empty: HashSet<u64>,
 }
-
 
 impl Tree<'_> {
     /// A page of the tree, if it is the domain's.

@@ -69,7 +69,12 @@ impl StateBits {
 
     /// The position by Xen's version: only for a host without a single free page.
     pub fn by_version(major: u64, minor: u64, extra: &str) -> Self {
-        let point: u64 = extra.trim_start_matches('.').split(|c: char| !c.is_ascii_digit()).next().and_then(|d| d.parse().ok()).unwrap_or(0);
+        let point: u64 = extra
+            .trim_start_matches('.')
+            .split(|c: char| !c.is_ascii_digit())
+            .next()
+            .and_then(|d| d.parse().ok())
+            .unwrap_or(0);
         let since = match (major, minor) {
             (4, 13) => point >= 5,
             (4, 14) => point >= 6,
@@ -131,7 +136,9 @@ impl PageInfo {
 
     /// Whether the owner field means an owner: free pages keep their order there, Xen's own nothing.
     pub fn has_owner(&self, bits: StateBits) -> bool {
-        matches!(self.state(bits), PageState::InUse | PageState::Offlining) && self.count & !XEN_HEAP != 0 && self.owner != 0
+        matches!(self.state(bits), PageState::InUse | PageState::Offlining)
+            && self.count & !XEN_HEAP != 0
+            && self.owner != 0
     }
 
     /// The level of a live page table of a PV domain. A type without count, pin or validation is left over from an
@@ -164,9 +171,14 @@ mod tests {
 
     #[test]
     fn versions_as_xsa_402_landed() {
-        for (minor, extra, since) in
-            [(12, ".4", false), (13, ".4", false), (13, ".5", true), (14, ".5", false), (16, ".2-xs1", true), (17, "-rc1", true)]
-        {
+        for (minor, extra, since) in [
+            (12, ".4", false),
+            (13, ".4", false),
+            (13, ".5", true),
+            (14, ".5", false),
+            (16, ".2-xs1", true),
+            (17, "-rc1", true),
+        ] {
             let bits = if since { StateBits::Since402 } else { StateBits::Before402 };
             assert_eq!(StateBits::by_version(4, minor, extra), bits, "4.{minor}{extra}");
         }

@@ -77,7 +77,10 @@ impl<'a> AddressSpace<'a> {
                 // In large entries the lowest frame bit is PAT; the other low bits must be zero.
                 let size = 1_u64 << shift;
                 let into = va.0 & (size - 1);
-                return Ok(Mapping { addr: MachineAddr((entry & PTE_FRAME_MASK & !(size - 1)) + into), left: size - into });
+                return Ok(Mapping {
+                    addr: MachineAddr((entry & PTE_FRAME_MASK & !(size - 1)) + into),
+                    left: size - into,
+                });
             }
             table = frame(entry);
         }

@@ -38,7 +38,8 @@ impl PdxMap {
                 let pdx = ((slot - first_slot) << 9 | index) * CHUNK;
                 // A chunk's first leaf may not be its first page; what counts is the distance, and MFN and PDX agree
                 // in the low 20 bits.
-                let leaf = if l3e & PSE != 0 { Some(frame(l3e).0 & !(CHUNK - 1)) } else { first_leaf(space, frame(l3e)) };
+                let leaf =
+                    if l3e & PSE != 0 { Some(frame(l3e).0 & !(CHUNK - 1)) } else { first_leaf(space, frame(l3e)) };
                 chunks.extend(leaf.map(|mfn| (mfn & !(CHUNK - 1), pdx)));
             }
         }
@@ -61,7 +62,8 @@ impl PdxMap {
         let block = |n: u64| n >> 20;
         let next = self.chunks.partition_point(|c| c.0 <= mfn.0);
         let near = [next.checked_sub(1), Some(next)];
-        let chunk = near.into_iter().flatten().filter_map(|i| self.chunks.get(i)).find(|c| block(c.0) == block(mfn.0))?;
+        let chunk =
+            near.into_iter().flatten().filter_map(|i| self.chunks.get(i)).find(|c| block(c.0) == block(mfn.0))?;
         // Wrapping: the chunk may start above the frame.
         Some(Pdx(mfn.0.wrapping_sub(chunk.0).wrapping_add(chunk.1)))
     }

@@ -53,7 +53,8 @@ impl Survey {
         let tasks = ranges.into_iter().flat_map(|(start, end)| {
             let stride = step.saturating_mul(BLOCK);
             let span = stride.saturating_mul(TASK);
-            (0..(end - start).div_ceil(span)).map(move |i| (start + i * span, (start + (i + 1) * span).min(end), stride))
+            (0..(end - start).div_ceil(span))
+                .map(move |i| (start + i * span, (start + (i + 1) * span).min(end), stride))
         });
         let tasks: Vec<_> = tasks.collect();
         let codes: BTreeMap<u64, u16> = host.domains.iter().map(|d| (d.owner_code, d.id)).collect();

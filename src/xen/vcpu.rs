@@ -126,7 +126,8 @@ pub fn vcpus(host: &Host<'_>, domains: &[&Domain]) -> BTreeMap<u16, Vec<Vcpu>> {
     // Sets of saved registers, to tell a stack that was already saved from.
     let saved: Vec<UserRegs> = all.values().flatten().filter_map(|v| UserRegs::parse(&v.bytes, saved_at?)).collect();
     // Without dirty_cpu only a CPU that a single vCPU can have left is clear.
-    let last_ran = |cpu: usize| all.values().flatten().filter(|v| v.processor as usize == cpu && on_cpu(v).is_none()).count();
+    let last_ran =
+        |cpu: usize| all.values().flatten().filter(|v| v.processor as usize == cpu && on_cpu(v).is_none()).count();
     let alone: Vec<bool> = (0..tops.len()).map(|cpu| last_ran(cpu) == 1).collect();
     let mut found = Vec::new();
     for (id, list) in &all {
@@ -185,14 +186,22 @@ fn vcpu_at(host: &Host<'_>, domain: &Domain, va: VirtAddr, id: u32) -> Option<Vc
     host.space.read("struct vcpu", va, &mut bytes).ok()?;
     let back = BACK_POINTERS.iter().any(|at| u64_at(&bytes, *at) == Some(domain.va.0));
     let processor = u32_at(&bytes, 4)?;
-    (back && u32_at(&bytes, 0) == Some(id)).then_some(Vcpu { id, va, processor, state: VcpuState::Unknown, regs: None, bytes })
+    (back && u32_at(&bytes, 0) == Some(id)).then_some(Vcpu {
+        id,
+        va,
+        processor,
+        state: VcpuState::Unknown,
+        regs: None,
+        bytes,
+    })
 }
 
 /// The offset at which most of these memories have registers; the lowest of several.
 fn common_offset<'v>(memories: impl Iterator<Item = &'v [u8]>) -> Option<usize> {
     let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
     for bytes in memories {
-        let fits = (0..bytes.len().saturating_sub(REGS_BYTES)).step_by(8).filter(|at| UserRegs::parse(bytes, *at).is_some());
+        let fits =
+            (0..bytes.len().saturating_sub(REGS_BYTES)).step_by(8).filter(|at| UserRegs::parse(bytes, *at).is_some());
         fits.for_each(|at| *votes.entry(at).or_default() += 1);
     }
     votes.into_iter().max_by_key(|(at, n)| (*n, std::cmp::Reverse(*at))).map(|(at, _)| at)

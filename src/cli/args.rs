@@ -1,0 +1,143 @@
+//! What can be typed. `--help` and the man page are made from these comments.
+
+use crate::pipeline::codec::Codec;
+use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Cut dom0 out of a full Xen system dump, as a dump that crash, drgn and gdb open.
+///
+/// Reads an ELF vmcore as kdump saves it under Xen (x86_64, PV dom0) and writes a dump in which dom0 looks as if it had
+/// run on bare metal: pages at pseudo-physical addresses, page tables rewritten from MFN to PFN, dom0's own VMCOREINFO
+/// and the registers of its vCPUs. Needs neither vmlinux nor xen-syms. Zero, free and other domains' pages stay out.
+#[derive(Debug, Parser)]
+#[command(name = "xdump-cut", version, max_term_width = 100)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Args {
+    /// Other commands.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The cut.
+    #[command(flatten)]
+    pub cut: Cut,
+}
+
+/// Other commands than cutting.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Tell what a Xen dump holds, and write nothing.
+    ///
+    /// Prints Xen's version and build, the notes, the domains with their pages and vCPUs, page classes, and dom0's
+    /// kernel release.
+    Info(InfoArgs),
+}
+
+/// How to cut.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Cut {
+    /// The full Xen dump: an ELF vmcore, or one compressed with zstd.
+    #[arg(required = true)]
+    pub vmcore: Option<PathBuf>,
+    /// The file to write. It is written as OUT.incomplete, synced and renamed.
+    #[arg(required = true)]
+    pub out: Option<PathBuf>,
+    /// What to leave out, in makedumpfile's bits: 1 drops zero pages, 0 keeps them. Either way readers see zeros.
+    #[arg(short = 'd', long = "dump-level", value_name = "LEVEL", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
+    pub level: u8,
+    /// Format of the output. Without it, a name that ends in .elf asks for ELF, any other for kdump.
+    #[arg(long, value_enum)]
+    pub format: Option<OutputFormat>,
+    /// The same as --format elf.
+    #[arg(short = 'E', conflicts_with_all = ["format", "compress"])]
+    pub elf: bool,
+    /// Compression of kdump pages: zstd[:LEVEL] (-7 to 19), zlib[:LEVEL] (1 to 9) or none. zstd needs crash 7.3.1 or
+    /// later; every reader knows zlib. [default: zstd:1]
+    #[arg(long, value_name = "CODEC", value_parser = |s: &str| s.parse::<Codec>())]
+    pub compress: Option<Codec>,
+    /// Overwrite OUT if it exists.
+    #[arg(short, long)]
+    pub force: bool,
+    /// Symbols of dom0's kernel, for kernels before 6.0, which do not tell where their own are.
+    #[arg(long, value_name = "FILE")]
+    pub vmlinux: Option<PathBuf>,
+    /// The same from a System.map.
+    #[arg(long, value_name = "FILE", conflicts_with = "vmlinux")]
+    pub system_map: Option<PathBuf>,
+    /// How the report at the end is printed on standard output.
+    #[arg(long, value_enum, value_name = "FORM", default_value = "text")]
+    pub report: ReportFormat,
+    /// No progress and no report; warnings still go to standard error.
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Worker threads. The output is the same for any number. [default: one per CPU]
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
+    /// Read the dump instead of mapping it: slower, but a dump that shrinks or fails while it is read gives an error and
+    /// not a SIGBUS.
+    #[arg(long)]
+    pub no_mmap: bool,
+    /// Where a compressed dump is unpacked. [default: TMPDIR, or /tmp]
+    #[arg(long, value_name = "DIR")]
+    pub tmp_dir: Option<PathBuf>,
+}
+
+/// What to tell of.
+#[derive(Debug, clap::Args)]
+pub struct InfoArgs {
+    /// The full Xen dump: an ELF vmcore, or one compressed with zstd.
+    pub vmcore: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Read the dump instead of mapping it.
+    #[arg(long)]
+    pub no_mmap: bool,
+    /// Where a compressed dump is unpacked. [default: TMPDIR, or /tmp]
+    #[arg(long, value_name = "DIR")]
+    pub tmp_dir: Option<PathBuf>,
+}
+
+/// Formats of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// kdump-compressed, version 6.
+    Kdump,
+    /// ELF64 vmcore.
+    Elf,
+}
+
+/// Forms of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// For people.
+    Text,
+    /// For scripts.
+    Json,
+}
+
+/// The pool would take 0 for its own choice, and start any number.
+fn threads(s: &str) -> Result<usize, String> {
+    s.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "a number from 1 to 1024".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cut_needs_both_names_and_info_one() {
+        let parse = |line: &str| Args::try_parse_from(line.split(' '));
+        assert!(parse("xdump-cut a b").is_ok());
+        assert!(parse("xdump-cut a").is_err());
+        assert!(parse("xdump-cut info a").is_ok_and(|a| a.command.is_some()));
+        assert!(parse("xdump-cut info a b").is_err());
+        assert!(parse("xdump-cut -E --compress zlib a b").is_err());
+        assert!(parse("xdump-cut -d 2 a b").is_err());
+        assert!(parse("xdump-cut --threads 0 a b").is_err());
+    }
+}

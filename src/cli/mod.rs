@@ -1,0 +1,114 @@
+//! The command line: thin, above everything else.
+
+pub mod args;
+pub mod exit;
+mod progress;
+
+use crate::cut::{self, Format};
+use crate::error::{Error, Result};
+use crate::info::Info;
+use crate::linux::symbols::Symbols;
+use crate::sink::Output;
+use crate::source::{self, OpenOptions};
+use args::{Args, Command, Cut, InfoArgs, OutputFormat, ReportFormat};
+use clap::Parser;
+use exit::Exit;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Runs the command; the exit status is what the caller hands to the system.
+pub fn run() -> Exit {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(e) => {
+            // --help and --version are no errors; nobody can be told if printing fails.
+            let _ = e.print();
+            return if e.use_stderr() { Exit::Usage } else { Exit::Success };
+        }
+    };
+    let (path, done) = match args.command {
+        Some(Command::Info(info)) => (info.vmcore.clone(), print_info(&info)),
+        None => (args.cut.vmcore.clone().unwrap_or_default(), cut_out(&args.cut)),
+    };
+    match done {
+        Ok(()) => Exit::Success,
+        Err(e) => {
+            complain(&format!("xdump-cut: {}: {e}", path.display()));
+            Exit::from(e.kind())
+        }
+    }
+}
+
+fn cut_out(args: &Cut) -> Result<()> {
+    let (Some(vmcore), Some(out)) = (&args.vmcore, &args.out) else { return Ok(()) };
+    let symbols = match (&args.vmlinux, &args.system_map) {
+        (Some(path), _) => Some(Symbols::vmlinux(path)?),
+        (None, Some(path)) => Some(Symbols::system_map(path)?),
+        (None, None) => None,
+    };
+    let options =
+        cut::Options { format: args.format(), level: args.level, symbols, threads: args.threads.unwrap_or(0) };
+    let progress = progress::choose(args.quiet);
+    // The input first: a wrong file should not cost a look at the output.
+    progress.stage("opening", None);
+    let source = source::open(vmcore, &OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone() })?;
+    if same_file(vmcore, out) {
+        return Err(Error::Usage(format!("{} is the dump itself; give another name for the cut", out.display())));
+    }
+    let output = Output::create(out, args.force)?;
+    let report = cut::cut(&*source, &options, output, &*progress)?;
+    progress.finish();
+    if !args.quiet {
+        let text = match args.report {
+            ReportFormat::Text => report.to_string(),
+            ReportFormat::Json => json(&report),
+        };
+        print(&format!("{text}\n"))?;
+    } else {
+        report.warnings.iter().for_each(|w| complain(&format!("xdump-cut: {}: warning: {w}", vmcore.display())));
+    }
+    Ok(())
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    let id = |p: &Path| p.metadata().ok().map(|m| (m.dev(), m.ino()));
+    id(a).is_some() && id(a) == id(b)
+}
+
+fn print_info(args: &InfoArgs) -> Result<()> {
+    let options = OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone() };
+    let source = source::open(&args.vmcore, &options)?;
+    let info = Info::read(&*source)?;
+    print(&if args.json { format!("{}\n", json(&info)) } else { info.to_string() })
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
+/// A reader that went away (`| head`) is no error of ours.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::write("standard output", e)),
+        _ => Ok(()),
+    }
+}
+
+fn complain(line: &str) {
+    // Where standard error is gone, nobody can be told.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+impl Cut {
+    /// The format that the options and the output's name ask for.
+    fn format(&self) -> Format {
+        let named_elf = self.out.as_deref().and_then(Path::extension).is_some_and(|e| e == "elf");
+        match self.format {
+            Some(OutputFormat::Elf) => Format::Elf,
+            Some(OutputFormat::Kdump) => Format::Kdump(self.compress.unwrap_or_default()),
+            None if self.elf || (named_elf && self.compress.is_none()) => Format::Elf,
+            None => Format::Kdump(self.compress.unwrap_or_default()),
+        }
+    }
+}
