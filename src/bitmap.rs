@@ -22,10 +22,8 @@ impl Bitmap {
 
     /// Adds `n`; numbers past the bound are ignored.
     pub fn set(&mut self, n: u64) {
-        if let Some(word) = self.word(n) {
-            if let Some(w) = self.words.get_mut(word) {
-                *w |= 1 << (n % 64);
-            }
+        if let Some(word) = self.word(n).and_then(|w| self.words.get_mut(w)) {
+            *word |= 1 << (n % 64);
         }
     }
 

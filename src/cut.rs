@@ -49,13 +49,25 @@ pub fn cut(source: &dyn ReadAt, options: &Options, out: Output, progress: &dyn P
     let mut core = Vmcore::parse(source)?;
     let segments = core.take_segments(source.len());
     let mem = MachineMemory::new(source, segments);
+    let cut_off = mem.segments().cut_off;
+    cut_memory(&mem, &core, options, out, &pool, progress).map_err(|e| e.in_file(cut_off))
+}
+
+fn cut_memory(
+    mem: &MachineMemory<'_>,
+    core: &Vmcore,
+    options: &Options,
+    out: Output,
+    pool: &rayon::ThreadPool,
+    progress: &dyn Progress,
+) -> Result<Report> {
     progress.stage("reading Xen's structures", None);
-    let host = Host::open(&mem, &core)?;
+    let host = Host::open(mem, core)?;
     let domain = host.hardware_domain().ok_or_else(|| {
         let ids: Vec<_> = host.domains.iter().map(|d| d.id.to_string()).collect();
         Error::missing("domain 0", format!("the domain list has {} only", ids.join(", ")))
     })?;
-    let mut report = Report::new(&host, source, &mem, domain);
+    let mut report = Report::new(&host, domain);
     progress.stage("reading the P2M", None);
     let p2m = pool.install(|| P2m::read_tree(&host, domain))?;
     report.p2m(&p2m);
@@ -84,13 +96,13 @@ pub fn cut(source: &dyn ReadAt, options: &Options, out: Output, progress: &dyn P
     let written = match options.format {
         Format::Elf => {
             let base = kernel.as_ref().map_or(0xffff_8880_0000_0000, Kernel::direct_map);
-            elf::write(&walker, &notes, base, &out, &pool, progress)?
+            elf::write(&walker, &notes, base, &out, pool, progress)?
         }
         Format::Kdump(codec) => {
             let uts = found.as_ref().map(|f| f.uts.clone()).unwrap_or_else(unknown_uts);
             let header =
                 kdump::Header { uts: &uts, level: options.level, cpus: cpus.len() as u32, notes: &notes, codec };
-            kdump::write(&walker, &header, &out, &pool, progress)?
+            kdump::write(&walker, &header, &out, pool, progress)?
         }
     };
     progress.stage("syncing", None);

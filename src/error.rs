@@ -96,6 +96,14 @@ pub enum Error {
         /// Where the walk ended.
         why: String,
     },
+    /// Another error, in a file that is cut short: most likely its cause.
+    #[error("{source} (the file is cut short: {missing} bytes of memory that its headers list are not in it)")]
+    CutShort {
+        /// Bytes that the headers promise beyond the end of the file.
+        missing: u64,
+        /// What could not be done without them.
+        source: Box<Error>,
+    },
     /// The domain is of a kind that this version cannot cut.
     #[error("{0}")]
     Unsupported(String),
@@ -106,8 +114,17 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Read { .. } | Self::Write { .. } => Kind::Trouble,
+            Self::CutShort { source, .. } => source.kind(),
             Self::OutputExists(_) | Self::Usage(_) => Kind::Usage,
             _ => Kind::BadInput,
+        }
+    }
+
+    /// Says that the dump is cut short, if it is and that can be the reason.
+    pub(crate) fn in_file(self, cut_off: u64) -> Self {
+        match self.kind() {
+            Kind::BadInput if cut_off > 0 => Self::CutShort { missing: cut_off, source: Box::new(self) },
+            _ => self,
         }
     }
 

@@ -92,7 +92,7 @@ impl Info {
     pub fn read(source: &dyn ReadAt) -> Result<Self> {
         let mut core = Vmcore::parse(source)?;
         let mem = MachineMemory::new(source, core.take_segments(source.len()));
-        let host = Host::open(&mem, &core)?;
+        let host = Host::open(&mem, &core).map_err(|e| e.in_file(mem.segments().cut_off))?;
         let pages = Survey::take(&host);
         let mut registers = vcpus(&host, &host.domains.iter().collect::<Vec<_>>());
         let mut warnings = host.warnings.clone();

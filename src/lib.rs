@@ -1,5 +1,94 @@
-//! xdump-cut
+//! Cuts one domain out of a full Xen system dump, as a dump that crash, drgn and gdb open.
+//!
+//! This page is the manual of the method and of the formats, for anyone who wants to maintain the code. All numbers in
+//! files and memory are little-endian; offsets are in bytes, from the start of the structure unless said otherwise.
+//!
+//! # Why
+//!
+//! When a Xen host dies, kdump saves the memory of the whole machine, by *machine* addresses. Linux as a PV domain
+//! (dom0) lives in a numbering of its own, *pseudo-physical*, but its page tables hold machine frames. Debuggers know
+//! little of that, and less with each version. So the cut is written as if the kernel had run on bare metal: pages at
+//! pseudo-physical addresses, page tables with pseudo-physical frames, the kernel's own notes.
+//!
+//! # Numbers
+//!
+//! An **MFN** counts the machine's pages, a **PFN** those of a domain, a **PDX** is an MFN with unused bits squeezed
+//! out; the **P2M** maps PFN to MFN, the **M2P** back. Each is a type of its own in [`units`].
+//!
+//! # The way of a dump
+//!
+//! | folder | what it knows |
+//! |---|---|
+//! | [`source`] | opens a file: storage, ELF, notes; offers machine memory |
+//! | [`xen`] | Xen: its address space, frame table, domains, vCPUs, P2M |
+//! | [`linux`] | Linux as a PV domain: its image, VMCOREINFO, symbols |
+//! | [`plan`] | which page stays, where, and what is altered in it |
+//! | [`pipeline`] | moves pages in parallel, in order, in bounded memory |
+//! | [`sink`] | writes a file |
+//! | [`cli`] | the command |
+//!
+//! Arrows run downwards only; [`cut`](mod@cut) joins them, [`report`] and [`info`] tell.
+//!
+//! # The method
+//!
+//! 1. **Machine memory** ([`source`]). PT_LOADs by `p_paddr`, which is the machine address; `p_vaddr` means nothing
+//!    under Xen. What no PT_LOAD covers, or the file lacks, is *absent* and never read as zero.
+//! 2. **Notes** ([`xen::notes`]). The crash note says where Xen's image is and where the hardware domain's P2M begins;
+//!    VMCOREINFO_XEN gives addresses of the domain list, frame table and page tables, and a few offsets.
+//! 3. **Hypervisor memory** ([`xen::paging`], [`xen::host`]). The root table is `pgd_l4`, by arithmetic: its address
+//!    minus the GiB that it lies in, plus `xen_phys_start`. All else is walked. PDX compression is read off the
+//!    direct map's tables ([`xen::pdx`]).
+//! 4. **Frame table** ([`xen::frame_table`], [`xen::page_info`]). Owner, state and type of each frame. The state bits
+//!    have two places; free pages prove which.
+//! 5. **Domains and vCPUs** ([`xen::domain`], [`xen::vcpu`]) by shape, since nothing tells offsets in them.
+//! 6. **P2M** ([`xen::p2m`]): the tree that the domain publishes, each entry checked against owner and M2P.
+//! 7. **Kernel** ([`linux`]): root table, image, start_info, VMCOREINFO, kallsyms.
+//! 8. **Page tables** ([`plan::tables`]): each present entry of each live table gets the frame's PFN.
+//! 9. **Marks** ([`linux::marks`]): `xen_start_info` is cleared, so that crash does not take it for a Xen kernel. This
+//!    and all other alterations are written into the `XDUMPCUT` note.
+//! 10. **Output** ([`sink`]): pages, notes, registers per vCPU.
+//!
+//! A page leaves the output only on positive evidence; what cannot be read is reported as missing.
+//!
+//! # What is read
+//!
+//! **ELF64 vmcore** ([`source::elf`]): `ET_CORE`, `EM_X86_64`. `e_phnum` 0xffff means that the number is in `sh_info` of
+//! section header 0. **Xen's notes**: tables in [`xen::notes`]. **VMCOREINFO text**: [`vmcoreinfo`].
+//!
+//! **Page-table entry** (x86_64): bit 0 present, bit 7 large (levels 2 and 3), bits 12 to 51 frame. In a PV domain's
+//! tables the frame is an MFN if the entry is present; otherwise the bits are Linux's own and hold no MFN.
+//!
+//! **`struct page_info`** (32 bytes; 48 in BIGMEM builds): `count_info` at 8 (16), `type_info` 8 behind it, `_domain` at
+//! 24 (32): the PDX of the owner's struct domain. `count_info`: bit 63 allocated, 62 Xen heap, state at 55-56 or 58-59.
+//! `type_info`: type at 60-63 or 61-63 (1 to 4: page table of that level; 7 writable), 59 pinned, 58 validated.
+//!
+//! **P2M entry**: `~0` hole, bit 63 foreign, bit 62 identity, else an MFN. **Shared info**: [`xen::shared_info`].
+//!
+//! **zstd**: a file that begins with `28 b5 2f fd` is unpacked first, into a sparse temporary file.
+//!
+//! # What is written
+//!
+//! **Notes**: [`sink::notes`]. **ELF64 vmcore**: [`sink::elf`]. **kdump-compressed, version 6** ([`sink::kdump`]), in
+//! blocks of 4096 bytes:
+//!
+//! | block | content |
+//! |---|---|
+//! | 0 | `disk_dump_header`: "KDUMP   " at 0, version 6 at 8, utsname (6 × 65) at 12, status at 424, block size 428, sub-header blocks 432, bitmap blocks 436, max_mapnr 440, CPUs 460 |
+//! | 1 | `kdump_sub_header`: phys_base 0, dump level 8, VMCOREINFO offset 32 and size 40, notes offset 48 and size 56, max_mapnr 96; 104 bytes, then the notes |
+//! | then | bitmap 1 and bitmap 2, bit n of byte n/8, lowest first |
+//! | then | page descriptors, 24 bytes: offset `i64`, size `u32`, flags `u32` (1 zlib, 0x20 zstd), `u64` 0 |
+//! | then | one page of zeros that all zero pages share, then page data |
+//!
+//! # Safety
+//!
+//! The only `unsafe` code is the mapping of the input, with its contract at [`source::open`]. Nothing from a file is
+//! used as a count or an index before it was checked, and no input makes the library panic.
+
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+#![deny(unsafe_code)]
+
+#[cfg(not(all(target_pointer_width = "64", target_endian = "little")))]
+compile_error!("xdump-cut needs a 64-bit little-endian machine");
 
 pub mod bitmap;
 pub mod bytes;

@@ -5,7 +5,6 @@ use crate::linux::note::Found;
 use crate::plan::Plan;
 use crate::plan::tables::Tally;
 use crate::sink::Written;
-use crate::source::{MachineMemory, ReadAt};
 use crate::units::{PAGE_BYTES, VirtAddr};
 use crate::xen::p2m::P2mCheck;
 use crate::xen::survey::Survey;
@@ -121,14 +120,15 @@ pub struct OutputReport {
 }
 
 impl Report {
-    pub(crate) fn new(host: &Host<'_>, source: &dyn ReadAt, mem: &MachineMemory<'_>, domain: &Domain) -> Self {
+    pub(crate) fn new(host: &Host<'_>, domain: &Domain) -> Self {
+        let mem = host.memory();
         let mut report = Self {
             version: env!("CARGO_PKG_VERSION").into(),
             source: SourceReport {
                 xen: host.version(),
                 id: source_id(host),
-                bytes: source.len(),
-                hole_bytes: source.holes().total(),
+                bytes: mem.source().len(),
+                hole_bytes: mem.source().holes().total(),
                 cut_off_bytes: mem.segments().cut_off,
                 overlapping_bytes: mem.segments().overlapping,
                 page_state_bit: host.state_bits.shift(),

@@ -68,7 +68,7 @@ number! {
 impl Mfn {
     /// The first byte of the frame; `None` for a number that no page-table entry can hold.
     pub fn addr(self) -> Option<MachineAddr> {
-        (self.0 <= MAX_FRAME).then(|| MachineAddr(self.0 << PAGE_SHIFT))
+        (self.0 <= MAX_FRAME).then_some(MachineAddr(self.0 << PAGE_SHIFT))
     }
 }
 

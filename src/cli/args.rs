@@ -49,8 +49,8 @@ pub struct Cut {
     /// The same as --format elf.
     #[arg(short = 'E', conflicts_with_all = ["format", "compress"])]
     pub elf: bool,
-    /// Compression of kdump pages: zstd[:LEVEL] (-7 to 19), zlib[:LEVEL] (1 to 9) or none. zstd needs crash 7.3.1 or
-    /// later; every reader knows zlib. [default: zstd:1]
+    /// Compression of kdump pages: zstd (levels -7 to 19, as in zstd:3), zlib (1 to 9) or none. zstd needs crash 7.3.1
+    /// or later; every reader knows zlib. The default is zstd:1.
     #[arg(long, value_name = "CODEC", value_parser = |s: &str| s.parse::<Codec>())]
     pub compress: Option<Codec>,
     /// Overwrite OUT if it exists.
@@ -68,14 +68,14 @@ pub struct Cut {
     /// No progress and no report; warnings still go to standard error.
     #[arg(short, long)]
     pub quiet: bool,
-    /// Worker threads. The output is the same for any number. [default: one per CPU]
+    /// Worker threads. The output is the same for any number. The default is one per CPU.
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
     /// Read the dump instead of mapping it: slower, but a dump that shrinks or fails while it is read gives an error and
     /// not a SIGBUS.
     #[arg(long)]
     pub no_mmap: bool,
-    /// Where a compressed dump is unpacked. [default: TMPDIR, or /tmp]
+    /// Where a compressed dump is unpacked. The default is TMPDIR, or /tmp.
     #[arg(long, value_name = "DIR")]
     pub tmp_dir: Option<PathBuf>,
 }
@@ -91,7 +91,7 @@ pub struct InfoArgs {
     /// Read the dump instead of mapping it.
     #[arg(long)]
     pub no_mmap: bool,
-    /// Where a compressed dump is unpacked. [default: TMPDIR, or /tmp]
+    /// Where a compressed dump is unpacked. The default is TMPDIR, or /tmp.
     #[arg(long, value_name = "DIR")]
     pub tmp_dir: Option<PathBuf>,
 }

@@ -110,6 +110,9 @@ impl Vmcore {
                 if present > MOST_NOTE_BYTES {
                     return Err(Error::damaged("PT_NOTE", format!("{present} bytes of notes; no host has so many")));
                 }
+                if present == 0 {
+                    return Ok(());
+                }
                 let mut notes = vec![0; present as usize];
                 source.read_exact_at(FileOffset(offset), &mut notes).map_err(|e| Error::read("the notes", e))?;
                 self.note_segments.push((notes, word(48)));

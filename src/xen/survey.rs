@@ -1,7 +1,7 @@
 //! Whose pages the machine's are: a count over the frame table, for reports.
 //!
-//! A whole frame table is 8 GiB per TiB of machine, and a cut must cost what the domain costs. So at most
-//! [`MOST_BLOCKS`] blocks are read, evenly spread; a larger machine's figures are estimates and say so.
+//! A whole frame table is 8 GiB per TiB of machine, and a cut must cost what the domain costs. So at most 64 MiB of it
+//! are read, evenly spread; figures of a machine of more than 8 GiB are estimates and say so.
 
 use super::host::Host;
 use super::page_info::PageState;

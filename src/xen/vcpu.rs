@@ -26,7 +26,7 @@ const STACK: u64 = 0x8000;
 const TOP: usize = 0x300;
 /// What is read of struct vcpu; the registers come early in it.
 const VCPU_BYTES: usize = PAGE_SIZE;
-/// The back pointer to the domain: 16 up to 4.17, 24 from 4.18 in upstream's sources, 16 in the 4.20 dumps seen.
+/// The back pointer to the domain: 16 up to Xen 4.17, 24 from 4.18 on, where `vcpu_info_area` stands before it.
 const BACK_POINTERS: [usize; 4] = [8, 16, 24, 32];
 
 /// The part of `cpu_user_regs` that every version has: 21 words.
@@ -161,7 +161,7 @@ fn find(host: &Host<'_>, domain: &Domain) -> Vec<Vcpu> {
     // max_vcpus stands at 4 since Xen 4.6; an earlier struct has padding there, and the array's end must do.
     let most = u32_at(&domain.head, 4).map(u64::from).filter(|n| (1..=MOST_VCPUS).contains(n)).unwrap_or(MOST_VCPUS);
     let pointers = (8..HEAD).step_by(8).filter_map(|at| u64_at(&domain.head, at));
-    let arrays = pointers.filter(|p| *p >= host.direct_map && p % 8 == 0).map(|array| {
+    let arrays = pointers.filter(|p| *p >= host.direct_map && p.is_multiple_of(8)).map(|array| {
         let mut list = Vec::new();
         for n in 0..most {
             let at = array.checked_add(n * 8).map(VirtAddr);
@@ -179,7 +179,7 @@ fn find(host: &Host<'_>, domain: &Domain) -> Vec<Vcpu> {
 }
 
 fn vcpu_at(host: &Host<'_>, domain: &Domain, va: VirtAddr, id: u32) -> Option<Vcpu> {
-    if va.0 < host.direct_map || va.0 % 8 != 0 {
+    if va.0 < host.direct_map || !va.0.is_multiple_of(8) {
         return None;
     }
     let mut bytes = vec![0; VCPU_BYTES];
@@ -237,7 +237,7 @@ fn stack_tops(host: &Host<'_>) -> Vec<StackTop> {
 /// The domain id of what may be a struct vcpu: a known domain's, or the idle domain's.
 fn owner_of(host: &Host<'_>, va: VirtAddr) -> Option<u16> {
     let mut head = [0; 40];
-    if va.0 < host.direct_map || va.0 % 8 != 0 || host.space.read("struct vcpu", va, &mut head).is_err() {
+    if va.0 < host.direct_map || !va.0.is_multiple_of(8) || host.space.read("struct vcpu", va, &mut head).is_err() {
         return None;
     }
     if u32_at(&head, 0).is_none_or(|id| u64::from(id) >= MOST_VCPUS) {
