@@ -2,7 +2,7 @@
 //!
 //! A note is three `u32` (name size, descriptor size, type), the name, the descriptor, each padded to 4 bytes. Readers
 //! disagree about 8: drgn's rule, taken here, is that only segments with `p_align` 8 are padded to 8, since Linux and
-//! Xen write 0, 1 or 4 there and pad to 4.
+//! Xen write 0, 1 or 4 there and pad to 4. Xen's own notes are padded to 4 whatever a header says.
 
 use crate::bytes::u32_at;
 
@@ -25,9 +25,15 @@ pub struct Notes<'a> {
 }
 
 impl<'a> Notes<'a> {
-    /// `segment` holds the segment's bytes, `p_align` is its header's.
+    /// `segment` holds the segment's bytes, `p_align` is its header's. With 8, padding to 4 is taken where only that
+    /// walks the segment to its end.
     pub fn new(segment: &'a [u8], p_align: u64) -> Self {
-        Self { rest: segment, align: if p_align == 8 { 8 } else { 4 } }
+        let padded_to = |align| Self { rest: segment, align };
+        let walks = |align| {
+            let mut notes = padded_to(align);
+            notes.by_ref().count() > 0 && notes.rest.iter().all(|b| *b == 0)
+        };
+        padded_to(if p_align == 8 && (walks(8) || !walks(4)) { 8 } else { 4 })
     }
 
     /// What could not be walked.

@@ -13,8 +13,10 @@ use crate::units::{Mfn, PAGE_BYTES, VirtAddr};
 
 /// DOMID_FIRST_RESERVED.
 const FIRST_RESERVED: u16 = 0x7ff0;
-/// Pointers to the shared info and the vCPUs stand in this many bytes of struct domain, in every version.
-pub(super) const HEAD: usize = 64;
+/// The pointer to the shared info stands in this many bytes of struct domain, in every version.
+const HEAD: usize = 64;
+/// struct domain was never larger (a page since Xen 4.2, and less before).
+const MOST_STRUCT: usize = 4096;
 
 /// A domain of the host.
 #[derive(Clone, Debug)]
@@ -25,8 +27,8 @@ pub struct Domain {
     pub va: VirtAddr,
     /// What stands in `_domain` of its pages.
     pub owner_code: u64,
-    /// The first bytes of struct domain.
-    pub(super) head: Vec<u8>,
+    /// Its struct domain, as far as it could be read.
+    pub(super) bytes: Vec<u8>,
     /// Its shared info, if it has one that can be read.
     pub shared_info: Option<SharedInfo>,
 }
@@ -40,16 +42,24 @@ pub(super) fn list(host: &mut Host<'_>) -> Result<Vec<Domain>> {
     let next_at = info.offset("domain.next_in_list").ok_or_else(|| missing("OFFSET(domain.next_in_list)"))?;
     let size = usize::try_from(id_at.max(next_at)).ok().and_then(|n| n.checked_add(8)).filter(|n| *n <= 1 << 16);
     let size = size.ok_or_else(|| Error::damaged("VMCOREINFO_XEN", format!("domain.next_in_list at {next_at}")))?;
+    let whole = info
+        .size("domain")
+        .and_then(|n| usize::try_from(n).ok())
+        .unwrap_or(HEAD)
+        .clamp(size.max(HEAD), MOST_STRUCT.max(size));
     let mut domains: Vec<Domain> = Vec::new();
     let mut va = VirtAddr(host.space.read_u64("the head of the domain list", symbol)?);
     let mut warning = None;
     while va.0 != 0 {
-        let mut head = vec![0; size.max(HEAD)];
-        if let Err(e) = host.space.read("struct domain", va, &mut head) {
-            warning = Some(format!("the domain list breaks off: {e}"));
-            break;
+        let mut bytes = vec![0; whole];
+        if host.space.read("struct domain", va, &mut bytes).is_err() {
+            bytes.truncate(size.max(HEAD));
+            if let Err(e) = host.space.read("struct domain", va, &mut bytes) {
+                warning = Some(format!("the domain list breaks off: {e}"));
+                break;
+            }
         }
-        let id = u16_at(&head, id_at as usize).unwrap_or(FIRST_RESERVED);
+        let id = u16_at(&bytes, id_at as usize).unwrap_or(FIRST_RESERVED);
         let last = domains.last().map(|d: &Domain| d.id);
         if id >= FIRST_RESERVED || last.is_some_and(|last| id <= last) {
             let after = last.map_or("its head".to_owned(), |l| format!("domain {l}"));
@@ -60,9 +70,9 @@ pub(super) fn list(host: &mut Host<'_>) -> Result<Vec<Domain>> {
             warning = Some(format!("the domain list leaves Xen's direct map at {va}"));
             break;
         };
-        let next = u64_at(&head, next_at as usize).unwrap_or_default();
-        let shared_info = find_shared_info(host, &head, owner_code);
-        domains.push(Domain { id, va, owner_code, head, shared_info });
+        let next = u64_at(&bytes, next_at as usize).unwrap_or_default();
+        let shared_info = find_shared_info(host, &bytes, owner_code);
+        domains.push(Domain { id, va, owner_code, bytes, shared_info });
         va = VirtAddr(next);
     }
     if domains.is_empty() {

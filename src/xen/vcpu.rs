@@ -10,7 +10,7 @@
 //! A vCPU on a CPU has its registers there. So has one whose CPU idles since: Xen switches to its idle vCPU lazily and
 //! leaves the registers on the stack (Xen: common/sched, `__context_switch` is skipped), and struct vcpu's are stale.
 
-use super::domain::{Domain, HEAD};
+use super::domain::Domain;
 use super::host::Host;
 use crate::bytes::{u16_at, u32_at, u64_at};
 use crate::units::{PAGE_SIZE, VirtAddr};
@@ -116,51 +116,61 @@ struct StackTop {
 
 /// The vCPUs of each of `domains`, by domain id and in order of vCPU id, with registers.
 ///
-/// All domains that are wanted go in one call, since they calibrate each other's layout.
+/// The vCPUs of other domains are read only if those of `domains` cannot tell whose registers an idle CPU still holds.
 pub fn vcpus(host: &Host<'_>, domains: &[&Domain]) -> BTreeMap<u16, Vec<Vcpu>> {
-    let mut all: BTreeMap<u16, Vec<Vcpu>> = domains.iter().map(|d| (d.id, find(host, d))).collect();
-    let saved_at = common_offset(all.values().flatten().map(|v| v.bytes.as_slice()));
     let tops = stack_tops(host);
-    let on_cpu = |v: &Vcpu| tops.iter().position(|t| t.current == v.va);
-    let clean = DirtyCpu::calibrate(all.values().flatten(), &tops);
-    // Sets of saved registers, to tell a stack that was already saved from.
-    let saved: Vec<UserRegs> = all.values().flatten().filter_map(|v| UserRegs::parse(&v.bytes, saved_at?)).collect();
-    // Without dirty_cpu only a CPU that a single vCPU can have left is clear.
-    let last_ran =
-        |cpu: usize| all.values().flatten().filter(|v| v.processor as usize == cpu && on_cpu(v).is_none()).count();
-    let alone: Vec<bool> = (0..tops.len()).map(|cpu| last_ran(cpu) == 1).collect();
-    let mut found = Vec::new();
-    for (id, list) in &all {
-        for v in list {
-            let own = saved_at.and_then(|at| UserRegs::parse(&v.bytes, at));
-            let lazy = || {
-                let cpu = v.processor as usize;
-                let top = tops.get(cpu).filter(|t| t.idle)?;
-                let regs = top.regs.filter(|r| !saved.contains(r))?;
-                let held = clean.holds(v).unwrap_or_else(|| alone.get(cpu) == Some(&true));
-                held.then_some((VcpuState::Lazy(cpu), regs))
-            };
-            let running = on_cpu(v).and_then(|cpu| Some((VcpuState::Running(cpu), tops.get(cpu)?.regs?)));
-            let state = running.or_else(lazy).or(own.map(|r| (VcpuState::Saved, r)));
-            found.push((*id, v.id, state));
-        }
-    }
-    for (id, vcpu, state) in found {
-        if let Some(v) = all.get_mut(&id).and_then(|l| l.iter_mut().find(|v| v.id == vcpu))
-            && let Some((state, regs)) = state
-        {
-            v.state = state;
-            v.regs = Some(regs);
-        }
+    let read =
+        |domains: &[&Domain]| -> BTreeMap<u16, Vec<Vcpu>> { domains.iter().map(|d| (d.id, find(host, d))).collect() };
+    let mut all = read(domains);
+    if !assign(&mut all, &tops) {
+        let everyone: Vec<&Domain> = host.domains.iter().collect();
+        all = read(&everyone);
+        assign(&mut all, &tops);
+        all.retain(|id, _| domains.iter().any(|d| d.id == *id));
     }
     all
+}
+
+/// Gives each vCPU its registers; says whether it could do so without guessing.
+fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &[StackTop]) -> bool {
+    let saved_at = common_offset(all.values().flatten().map(|v| v.bytes.as_slice()));
+    let dirty = DirtyCpu::calibrate(all.values().flatten(), tops);
+    // Registers that a stack shares with a struct vcpu were saved from it: the stack's are the past.
+    let saved: Vec<UserRegs> = all.values().flatten().filter_map(|v| UserRegs::parse(&v.bytes, saved_at?)).collect();
+    // Without dirty_cpu an idle CPU's registers are those of the one vCPU that last ran there, if it is one.
+    let mut last_ran: BTreeMap<u32, usize> = BTreeMap::new();
+    for v in all.values().flatten().filter(|v| tops.iter().all(|t| t.current != v.va)) {
+        *last_ran.entry(v.processor).or_default() += 1;
+    }
+    let mut certain = true;
+    for v in all.values_mut().flatten() {
+        let on_stack = |cpu: usize| tops.get(cpu).and_then(|t| t.regs);
+        let running = tops.iter().position(|t| t.current == v.va).filter(|cpu| on_stack(*cpu).is_some());
+        let cpu = v.processor as usize;
+        let idle = tops.get(cpu).is_some_and(|t| t.idle) && on_stack(cpu).is_some_and(|r| !saved.contains(&r));
+        let lazy = running.is_none()
+            && idle
+            && dirty.holds(v).unwrap_or_else(|| {
+                certain = false;
+                last_ran.get(&v.processor) == Some(&1)
+            });
+        let own = saved_at.and_then(|at| UserRegs::parse(&v.bytes, at));
+        (v.state, v.regs) = match (running, own) {
+            (Some(cpu), _) => (VcpuState::Running(cpu), on_stack(cpu)),
+            (None, _) if lazy => (VcpuState::Lazy(cpu), on_stack(cpu)),
+            (None, Some(regs)) => (VcpuState::Saved, Some(regs)),
+            (None, None) => (VcpuState::Unknown, None),
+        };
+    }
+    certain
 }
 
 /// Finds the vCPU array of a domain.
 fn find(host: &Host<'_>, domain: &Domain) -> Vec<Vcpu> {
     // max_vcpus stands at 4 since Xen 4.6; an earlier struct has padding there, and the array's end must do.
-    let most = u32_at(&domain.head, 4).map(u64::from).filter(|n| (1..=MOST_VCPUS).contains(n)).unwrap_or(MOST_VCPUS);
-    let pointers = (8..HEAD).step_by(8).filter_map(|at| u64_at(&domain.head, at));
+    let most = u32_at(&domain.bytes, 4).map(u64::from).filter(|n| (1..=MOST_VCPUS).contains(n)).unwrap_or(MOST_VCPUS);
+    // The array stands at 8 or 16 since Xen 4.6, and far behind before.
+    let pointers = (8..domain.bytes.len()).step_by(8).filter_map(|at| u64_at(&domain.bytes, at));
     let arrays = pointers.filter(|p| *p >= host.direct_map && p.is_multiple_of(8)).map(|array| {
         let mut list = Vec::new();
         for n in 0..most {

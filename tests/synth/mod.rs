@@ -1,0 +1,311 @@
+//! Writer of synthetic Xen system dumps: a whole small machine (hypervisor, PV dom0, PV domUs) laid out
+//! frame by frame, then saved as the ELF vmcore that kdump makes under Xen. Shares nothing with the
+//! reader: every layout here is taken from Xen's and Linux's sources and from real dumps.
+#![allow(dead_code, unused_imports, unreachable_pub, missing_docs, missing_debug_implementations)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+pub mod build;
+pub mod dom0;
+pub mod domains;
+pub mod elf;
+pub mod kallsyms;
+pub mod kernel;
+pub mod mem;
+pub mod reader;
+pub mod tables;
+pub mod truth;
+pub mod vmcoreinfo;
+pub mod xen;
+
+pub use elf::ElfOptions;
+pub use mem::{PAGE, Page};
+pub use truth::{Dump, Expect, Regs, TableTruth, Truth, VcpuTruth};
+
+/// Hypervisor layout generations; the numbers each implies are in [`XenLayout::of`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Xen {
+    /// 4.5: domain.shared_info at 8, the image 1 MiB above 0xffff82d080000000.
+    V4_5,
+    /// 4.8: shared_info at 16, four type bits, page state at bits 55-56.
+    V4_8,
+    /// 4.12: three type bits, page state at bits 55-56, the image 2 MiB above the old base.
+    V4_12,
+    /// 4.14.6: the new base 0xffff82d040000000, page state at bits 58-59 (XSA-402).
+    V4_14,
+    V4_17,
+    /// 4.20: unique_id before vcpu**, vcpu_info_area before vcpu.domain.
+    V4_20,
+}
+
+/// Numbers that differ between hypervisors; each can be overridden through [`Machine::layout`].
+#[derive(Clone, Debug)]
+pub struct XenLayout {
+    pub major: u64,
+    pub minor: u64,
+    pub virt_start: u64,
+    pub image_offset: u64,
+    pub state_shift: u32,
+    pub type_shift: u32,
+    pub domain_shared_info: u64,
+    pub domain_vcpus: u64,
+    pub next_in_list: u64,
+    pub vcpu_domain: u64,
+    pub vcpu_user_regs: u64,
+    /// vcpu.dirty_cpu (4.11 and later; 0x11c on a real 4.17, 0x138 on a real 4.20): the CPU that holds the registers, or ~0.
+    pub vcpu_dirty_cpu: Option<u64>,
+    /// cpu_user_regs and current_vcpu, counted down from the top of a CPU's stack.
+    pub stack_regs: u64,
+    pub stack_current: u64,
+}
+
+impl XenLayout {
+    pub fn of(xen: Xen) -> Self {
+        let mut l = XenLayout {
+            major: 4,
+            minor: 17,
+            virt_start: 0xffff_82d0_4000_0000,
+            image_offset: 0x20_0000,
+            state_shift: 58,
+            type_shift: 61,
+            domain_shared_info: 16,
+            domain_vcpus: 8,
+            next_in_list: 136,
+            vcpu_domain: 16,
+            vcpu_user_regs: 0x288,
+            vcpu_dirty_cpu: Some(0x11c),
+            stack_regs: 0x108,
+            stack_current: 0x38,
+        };
+        if matches!(xen, Xen::V4_5 | Xen::V4_8 | Xen::V4_12) {
+            l.virt_start = 0xffff_82d0_8000_0000;
+            l.state_shift = 55;
+            // cpu_info had no verw_sel, xen_cr3 and shadow_spec_ctrl words before XPTI.
+            (l.stack_regs, l.stack_current) = if xen == Xen::V4_12 { (0x108, 0x38) } else { (0xe8, 0x18) };
+        }
+        match xen {
+            Xen::V4_5 => {
+                (l.minor, l.image_offset, l.type_shift) = (5, 0x10_0000, 60);
+                // Before 4.6 the vCPU array stood far behind the head.
+                (l.domain_shared_info, l.domain_vcpus, l.next_in_list) = (8, 0x218, 104);
+                (l.vcpu_user_regs, l.vcpu_dirty_cpu) = (0x300, None);
+            }
+            Xen::V4_8 => {
+                (l.minor, l.image_offset, l.type_shift, l.next_in_list) = (8, 0x10_0000, 60, 112);
+                (l.vcpu_user_regs, l.vcpu_dirty_cpu) = (0x300, None);
+            }
+            Xen::V4_12 => (l.minor, l.next_in_list) = (12, 128),
+            Xen::V4_14 => (l.minor, l.next_in_list) = (14, 144),
+            Xen::V4_17 => {}
+            Xen::V4_20 => {
+                (l.minor, l.next_in_list, l.vcpu_user_regs) = (20, 144, 0x280);
+                (l.domain_shared_info, l.domain_vcpus, l.vcpu_domain) = (24, 16, 24);
+                l.vcpu_dirty_cpu = Some(0x138);
+            }
+        }
+        l
+    }
+}
+
+/// How Xen maps its directmap, frame table and M2P.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leaves {
+    /// 4 KiB everywhere.
+    Small,
+    /// 2 MiB leaves for all three, the first 2 MiB of the directmap in 4 KiB ones (as seen on 4.17).
+    Large,
+    /// One 1 GiB leaf for the directmap (pdpe1gb), 2 MiB for the rest.
+    Huge,
+}
+
+/// Dom0's kernel, as far as VMCOREINFO and the tool can tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kernel {
+    /// 3.12: static vmcoreinfo_note[], SYMBOL(phys_base), init_level4_pgt, pv_init_ops, no p2m_cr3.
+    V3_12,
+    /// 4.19: NUMBER(phys_base), pv_init_ops, no kallsyms keys.
+    V4_19,
+    /// 5.10: neither pv_init_ops nor kallsyms keys.
+    V5_10,
+    /// 6.12: kallsyms keys.
+    V6_12,
+}
+
+/// How kallsyms_offsets encodes addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KallsymsBase {
+    /// CONFIG_KALLSYMS_ABSOLUTE_PERCPU (x86_64 SMP up to 6.14): >= 0 is absolute, < 0 is base - 1 - offset.
+    AbsolutePercpu,
+    /// base + u32 offset.
+    Relative,
+    /// No relative base (7.0): each offset is relative to its own place.
+    Place,
+}
+
+/// Where dom0's VMCOREINFO note lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotePlace {
+    /// A page of its own (alloc_pages_exact, 4.13 on).
+    Page,
+    /// So long that it runs over two PFNs whose MFNs are not adjacent.
+    TwoPages,
+    /// `u32 vmcoreinfo_note[]` in the kernel's bss at a 4-byte aligned place, over a page's edge (3.10, 3.12).
+    StaticArray,
+    /// Not there at all.
+    None,
+}
+
+/// Things that are wrong in the machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Defect {
+    /// pfn_to_mfn_frame_list_list, in the shared info and hence in the crash note.
+    FrameListListInvalid,
+    FrameListListZero,
+    FrameListListOutside,
+    FrameListListForeign,
+    /// The list page, or a leaf of the P2M, is not in the dump.
+    ListPageAbsent,
+    LeafPageAbsent,
+    /// A list entry / a list-list entry of a frame that another domain owns.
+    LeafForeign,
+    /// A plain P2M entry of a frame that domain 1 owns.
+    P2mForeignPlain,
+    /// Two PFNs with one MFN (3.12's balloon scratch page); M2P names the first.
+    P2mDuplicate,
+    /// M2P of a dom0 frame names another PFN.
+    M2pDisagrees,
+    /// The domain list comes back to dom0.
+    DomainListLoop,
+    /// The last domain's next_in_list is an address that nothing maps.
+    DomainListOutside,
+    /// A frame table page with dom0's frames is not mapped / is mapped but not in the dump.
+    FrameTableUnmapped,
+    FrameTableAbsent,
+}
+
+/// A machine to build. Every field has a setter of the same name.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub layout: XenLayout,
+    pub ram_mib: u64,
+    pub leaves: Leaves,
+    /// A second RAM region of 4 MiB at 64 GiB, its PDX compressed (mask scheme, bits 20-23 of the MFN dropped).
+    pub pdx_hole: bool,
+    pub pcpus: usize,
+    pub dom0_pages: u64,
+    pub dom0_vcpus: usize,
+    pub domus: usize,
+    pub domu_pages: u64,
+    pub zero_percent: u64,
+    pub kernel: Kernel,
+    pub note_place: NotePlace,
+    pub kallsyms: Option<KallsymsBase>,
+    pub kallsyms_fillers: usize,
+    /// 0xffff888000000000 (slot 273); 3.12 and 4.19 without back-ports had 0xffff880000000000 (slot 272).
+    pub page_offset: u64,
+    /// OFFSET(uts_namespace.name): 4 with a kref before it (up to 5.11), 0 since.
+    pub uts_offset: u64,
+    /// Unused list entries are 0 (classic XenLinux) instead of "missing" pages.
+    pub classic_p2m: bool,
+    /// p2m_cr3 and p2m_vaddr in the shared info (None: by kernel).
+    pub linear_p2m: Option<bool>,
+    /// Another word in the kernel image equals xen_start_info's value.
+    pub ambiguous_start_info: bool,
+    /// A process whose page tables are not pinned yet: MFNs in pages of type writable.
+    pub unpinned_mm: bool,
+    /// pCPU -> (index of the domain, vCPU); CPUs left out run their idle vCPU.
+    pub running: Vec<(usize, usize, usize)>,
+    /// pCPU 1's idle vCPU took over lazily: its stack top has dom0 vCPU 1's newest registers.
+    pub lazy_idle: bool,
+    pub defects: Vec<Defect>,
+    pub elf: ElfOptions,
+    pub seed: u64,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Machine {
+            layout: XenLayout::of(Xen::V4_17),
+            ram_mib: 16,
+            leaves: Leaves::Small,
+            pdx_hole: false,
+            pcpus: 2,
+            dom0_pages: 1500,
+            dom0_vcpus: 2,
+            domus: 1,
+            domu_pages: 200,
+            zero_percent: 30,
+            kernel: Kernel::V6_12,
+            note_place: NotePlace::Page,
+            kallsyms: Some(KallsymsBase::AbsolutePercpu),
+            kallsyms_fillers: 300,
+            page_offset: 0xffff_8880_0000_0000,
+            uts_offset: 0,
+            classic_p2m: false,
+            linear_p2m: None,
+            ambiguous_start_info: false,
+            unpinned_mm: false,
+            running: vec![(0, 0, 0)],
+            lazy_idle: false,
+            defects: Vec::new(),
+            elf: ElfOptions::default(),
+            seed: 1,
+        }
+    }
+}
+
+macro_rules! setters {
+    ($($name:ident: $t:ty),* $(,)?) => {
+        impl Machine { $(pub fn $name(mut self, value: $t) -> Self { self.$name = value; self })* }
+    };
+}
+
+setters! {
+    layout: XenLayout, ram_mib: u64, leaves: Leaves, pdx_hole: bool, pcpus: usize, dom0_pages: u64,
+    dom0_vcpus: usize, domus: usize, domu_pages: u64, zero_percent: u64, note_place: NotePlace,
+    kallsyms: Option<KallsymsBase>, kallsyms_fillers: usize, page_offset: u64, uts_offset: u64,
+    classic_p2m: bool, linear_p2m: Option<bool>, ambiguous_start_info: bool, unpinned_mm: bool,
+    running: Vec<(usize, usize, usize)>, lazy_idle: bool, elf: ElfOptions, seed: u64,
+}
+
+impl Machine {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn xen(mut self, xen: Xen) -> Self {
+        self.layout = XenLayout::of(xen);
+        self
+    }
+
+    /// Sets the kernel and what comes with it (each can be changed afterwards).
+    pub fn kernel(mut self, kernel: Kernel) -> Self {
+        self.kernel = kernel;
+        self.kallsyms = (kernel == Kernel::V6_12).then_some(KallsymsBase::AbsolutePercpu);
+        self.note_place = if kernel == Kernel::V3_12 { NotePlace::StaticArray } else { NotePlace::Page };
+        self.page_offset = match kernel {
+            Kernel::V3_12 => 0xffff_8800_0000_0000,
+            _ => 0xffff_8880_0000_0000,
+        };
+        self.uts_offset = if kernel == Kernel::V6_12 { 0 } else { 4 };
+        self
+    }
+
+    pub fn defect(mut self, defect: Defect) -> Self {
+        self.defects.push(defect);
+        self
+    }
+
+    pub fn has(&self, defect: Defect) -> bool {
+        self.defects.contains(&defect)
+    }
+
+    /// Changes the ELF options in place: `.with_elf(|e| e.loads = 40)`.
+    pub fn with_elf(mut self, change: impl FnOnce(&mut ElfOptions)) -> Self {
+        change(&mut self.elf);
+        self
+    }
+
+    pub fn build(self) -> Dump {
+        build::build(self)
+    }
+}

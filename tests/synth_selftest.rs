@@ -1,0 +1,249 @@
+//! The synthetic machines are coherent, checked by a small reader that knows the file alone and shares
+//! no code with the writer.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod synth;
+
+use std::collections::BTreeMap;
+use synth::reader::{Core, FRAME, kallsyms, le};
+use synth::{Defect, Dump, Expect, KallsymsBase, Kernel, Leaves, Machine, NotePlace, Xen, XenLayout};
+
+/// Everything that holds for a machine without defects.
+fn check(name: &str, layout: &XenLayout, pdx_hole: bool, dump: &Dump) {
+    let (t, core) = (&dump.truth, Core::open(&dump.bytes));
+    let pdx = |mfn: u64| {
+        if pdx_hole && mfn >= 0x100_0000 { mfn - 0x100_0000 + 0x10_0000 } else { mfn }
+    };
+    let directmap = |mfn: u64| 0xffff_8300_0000_0000 + (pdx(mfn) << 12);
+    assert_eq!(core.crash(9), t.frame_list_list, "{name}");
+    assert_eq!(core.read(core.crash(2), 7).unwrap(), b".7-synt");
+
+    // Domains: ascending ids, each one its own struct, its shared info owned by it.
+    let mut at = core.var("domain_list");
+    let mut owners = BTreeMap::new();
+    for &(id, va) in &t.domains {
+        assert_eq!(at, va);
+        assert_eq!(core.xen64(va) & 0xffff, u64::from(id));
+        owners.insert((va - 0xffff_8300_0000_0000) >> 12, id);
+        at = core.xen64(va + core.xen["OFFSET(domain.next_in_list)"]);
+    }
+    assert_eq!(at, 0);
+    assert_eq!(core.xen64(core.var("dom_xen")) & 0xffff, 0x7ff2);
+    assert_eq!(core.xen64(core.var("dom_io")) & 0xffff, 0x7ff1);
+    let dom0 = t.domains[0].1;
+    assert_eq!(core.xen64(dom0 + layout.domain_shared_info), directmap(t.shared_info_mfn));
+
+    // Frame table and M2P.
+    for (&pfn, &mfn) in &t.dom0 {
+        let (count, kind, owner) = core.page_info(pdx(mfn)).unwrap();
+        assert_eq!(count >> 62, 2, "{name}: PFN {pfn:#x} allocated, not Xen heap");
+        assert_eq!(owners[&owner], 0);
+        let level = t.tables.get(&pfn).map_or(7, |t| t.level);
+        if !t.stale_tables.contains(&pfn) {
+            assert_eq!(kind >> layout.type_shift, level);
+        }
+        assert_eq!(core.xen64(0xffff_8280_0000_0000 + mfn * 8), pfn);
+        assert_eq!(core.walk(core.root, directmap(mfn)), Some(mfn << 12));
+    }
+    for mfn in t.free_frames.iter().step_by(17) {
+        let (count, ..) = core.page_info(pdx(*mfn)).unwrap();
+        assert_eq!(count & !(1 << 63), 3 << layout.state_shift);
+    }
+    for (mfn, dom) in t.domu_frames.iter().step_by(11) {
+        assert_eq!(usize::from(owners[&core.page_info(pdx(*mfn)).unwrap().2]), *dom);
+    }
+    for mfn in &t.xen_heap {
+        let (count, _, owner) = core.page_info(pdx(*mfn)).unwrap();
+        assert_eq!((count >> 62, owners[&owner]), (3, 0));
+    }
+
+    // P2M: tree and linear list.
+    let shared = t.shared_info_mfn << 12;
+    assert_eq!((core.u64(shared + 0xc10), core.u64(shared + 0xc18)), (t.max_pfn, t.frame_list_list));
+    for pfn in 0..t.max_pfn {
+        let list = core.u64((t.frame_list_list << 12) + pfn / 512 / 512 * 8);
+        let leaf = core.u64((list << 12) + pfn / 512 % 512 * 8);
+        let entry = core.u64((leaf << 12) + pfn % 512 * 8);
+        if let Some(&mfn) = t.dom0.get(&pfn) {
+            assert_eq!(entry, mfn);
+        } else if let Some(mfn) = t.foreign.get(&pfn) {
+            assert_eq!(entry, mfn | 1 << 63);
+        } else {
+            assert_eq!(entry, if t.identity.contains(&pfn) { pfn | 1 << 62 } else { u64::MAX });
+        }
+        if t.p2m_cr3 != 0 {
+            assert_eq!(core.walk(t.p2m_cr3, t.p2m_vaddr + pfn * 8), Some((leaf << 12) + pfn % 512 * 8));
+        }
+    }
+
+    // Linux: direct map, image, start_info, uts, note.
+    let root = t.dom0[&t.swapper_pfn] << 12;
+    for (&pfn, &mfn) in &t.dom0 {
+        assert_eq!(core.walk(root, t.page_offset + (pfn << 12)), Some(mfn << 12), "{name}: PFN {pfn:#x}");
+    }
+    let kernel = |va: u64| core.walk(root, va).unwrap();
+    assert_eq!(kernel(t.swapper_va), root);
+    assert_eq!(core.u64(kernel(t.xen_start_info_va)), t.start_info_va);
+    let (pfn, off) = t.xen_start_info_at;
+    assert_eq!(kernel(t.xen_start_info_va), (t.dom0[&pfn] << 12) + off);
+    let start = kernel(t.start_info_va);
+    assert_eq!(core.read(start, 15).unwrap(), b"xen-3.0-x86_64\0");
+    assert_eq!(core.u64(start + 0x28), shared);
+    linux_note(&core, dump, &kernel);
+    vcpus(name, &core, layout, dump);
+
+    // Entries of live tables: every one has a truth, named ones are what they are called.
+    for table in t.tables.values() {
+        assert_eq!(table.entries.len(), 512);
+    }
+    let named = |n: &str| {
+        let (pfn, index) = t.named[n];
+        (t.tables[&pfn].entries[index], core.u64((t.dom0[&pfn] << 12) + index as u64 * 8))
+    };
+    assert!(matches!(named("shared_info").0, Expect::XenHeap { mfn, .. } if mfn == t.shared_info_mfn));
+    assert!(matches!(named("mmio_on_ram_pfn").0, Expect::NotPresent { .. }));
+    for kept in ["lapic", "vga", "ecam", "user_mmio", "user_swap", "user_prot_none"] {
+        let (expect, raw) = named(kept);
+        assert_eq!(expect, Expect::Exact(raw), "{kept}");
+    }
+    assert_eq!(named("xen_slot").0, Expect::Exact(0));
+    assert_eq!(named("user_data").0, Expect::Exact(named("user_data").1 & !FRAME | 0x120 << 12));
+    if let Some((&first, _)) = t.foreign.iter().next() {
+        assert_eq!(named("user_foreign").0, Expect::Exact(named("user_foreign").1 & !FRAME | (first + 1) << 12));
+        assert!(matches!(named("user_foreign_unknown").0, Expect::Foreign { .. }));
+        assert!(matches!(named("user_foreign_on_ram_pfn").0, Expect::NotPresent { .. }));
+    }
+}
+
+fn linux_note(core: &Core, dump: &Dump, kernel: &dyn Fn(u64) -> u64) {
+    let t = &dump.truth;
+    let Some((pfn, off)) = t.note_at else { return };
+    let bytes = |at: u64, n: u64| -> Vec<u8> {
+        (at..at + n).map(|pa| core.read((t.dom0[&(pa >> 12)] << 12) + (pa & 0xfff), 1).unwrap()[0]).collect()
+    };
+    let at = (pfn << 12) + off;
+    let head = bytes(at, 24);
+    assert_eq!(&head[12..24], b"VMCOREINFO\0\0");
+    assert_eq!((le(&head, 0, 4), le(&head, 8, 4)), (11, 0));
+    assert_eq!(bytes(at + 24, le(&head, 4, 4)), t.vmcoreinfo.as_bytes());
+    let value = |key: &str, radix| {
+        let line = t.vmcoreinfo.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('='));
+        line.map(|v| u64::from_str_radix(v, radix).unwrap())
+    };
+    assert_eq!(value("SYMBOL(swapper_pg_dir)", 16), Some(t.swapper_va));
+    let uts = value("SYMBOL(init_uts_ns)", 16).unwrap() + value("OFFSET(uts_namespace.name)", 10).unwrap_or(4);
+    assert_eq!(core.read(kernel(uts), 6).unwrap(), b"Linux\0");
+    assert_eq!(core.read(kernel(uts + 130), t.release.len()).unwrap(), t.release.as_bytes());
+    let Some(names) = value("SYMBOL(kallsyms_names)", 16) else {
+        return;
+    };
+    assert_eq!(kallsyms(core, &value, kernel, names), Some(t.xen_start_info_va));
+}
+
+fn vcpus(name: &str, core: &Core, l: &XenLayout, dump: &Dump) {
+    let t = &dump.truth;
+    let status: Vec<_> = core.notes.iter().filter(|n| n.0 == "CORE").collect();
+    for v in &t.vcpus {
+        let domain = t.domains[v.domain].1;
+        let array = core.xen64(domain + l.domain_vcpus);
+        let vcpu = core.xen64(array + 8 * v.vcpu as u64);
+        assert_eq!(core.xen64(vcpu) & 0xffff_ffff, v.vcpu as u64);
+        assert_eq!(core.xen64(vcpu + l.vcpu_domain), domain);
+        let saved = core.walk(core.root, vcpu + l.vcpu_user_regs).unwrap();
+        assert_eq!(core.read(saved, 168).unwrap(), v.saved.bytes());
+        assert_eq!(core.u64(saved + 136), 0xe033);
+        assert_eq!(v.saved == v.regs, v.on_cpu.is_none(), "{name}");
+        if let Some(cpu) = v.on_cpu {
+            let top = (le(status[cpu].2, 112 + 19 * 8, 8) | 0x7fff) + 1;
+            assert_eq!(core.xen64(top - l.stack_current), vcpu);
+            let regs = core.walk(core.root, top - l.stack_regs).unwrap();
+            assert_eq!(core.read(regs, 168).unwrap(), v.regs.bytes());
+        }
+    }
+}
+
+fn run(name: &str, machine: Machine) -> Dump {
+    let (layout, pdx) = (machine.layout.clone(), machine.pdx_hole);
+    let dump = machine.build();
+    check(name, &layout, pdx, &dump);
+    dump
+}
+
+#[test]
+fn hypervisors() {
+    for xen in [Xen::V4_5, Xen::V4_8, Xen::V4_12, Xen::V4_14, Xen::V4_17, Xen::V4_20] {
+        run(&format!("{xen:?}"), Machine::new().xen(xen).domus(2));
+    }
+    for leaves in [Leaves::Small, Leaves::Large, Leaves::Huge] {
+        run(&format!("{leaves:?}"), Machine::new().leaves(leaves).domus(0));
+        let dump = run(&format!("{leaves:?} with a PDX hole"), Machine::new().leaves(leaves).pdx_hole(true));
+        assert!(dump.truth.dom0.values().any(|&m| m >= 0x100_0000));
+    }
+    run("four vCPUs", Machine::new().pcpus(4).dom0_vcpus(4).running(vec![(0, 0, 2), (3, 1, 0), (1, 0, 0)]));
+}
+
+#[test]
+fn kernels() {
+    for kernel in [Kernel::V3_12, Kernel::V4_19, Kernel::V5_10, Kernel::V6_12] {
+        let dump = run(&format!("{kernel:?}"), Machine::new().kernel(kernel));
+        assert_eq!(dump.truth.pv_init_ops.is_some(), matches!(kernel, Kernel::V3_12 | Kernel::V4_19));
+    }
+    for base in [KallsymsBase::AbsolutePercpu, KallsymsBase::Relative, KallsymsBase::Place] {
+        run(&format!("{base:?}"), Machine::new().kallsyms(Some(base)));
+    }
+    for place in [NotePlace::TwoPages, NotePlace::StaticArray, NotePlace::None] {
+        for seed in 1..5 {
+            let dump = run(&format!("{place:?}"), Machine::new().note_place(place).seed(seed));
+            if let Some((pfn, off)) = dump.truth.note_at {
+                assert!(off as usize + 24 + dump.truth.vmcoreinfo.len() > 4096);
+                assert_ne!(dump.truth.dom0[&pfn] + 1, dump.truth.dom0[&(pfn + 1)]);
+            }
+        }
+    }
+    run("classic P2M", Machine::new().classic_p2m(true).linear_p2m(Some(false)));
+    let dump = run("unpinned", Machine::new().unpinned_mm(true).ambiguous_start_info(true));
+    assert_eq!(dump.truth.unpinned_tables.len(), 4);
+}
+
+#[test]
+fn files() {
+    run("many loads", Machine::new().with_elf(|e| (e.loads, e.unsorted, e.overlapping) = (60, true, true)));
+    let dump = run("PN_XNUM", Machine::new().with_elf(|e| e.xnum = true));
+    assert_eq!(&dump.bytes[56..58], &[0xff, 0xff]);
+    run("memsz", Machine::new().with_elf(|e| (e.memsz_only, e.notes_align, e.split_notes) = (16, 8, true)));
+    let dump = Machine::new().with_elf(|e| e.class32 = true).build();
+    assert_eq!(&dump.bytes[..6], b"\x7fELF\x01\x01");
+    let dump = Machine::new().with_elf(|e| e.big_endian = true).build();
+    assert_eq!(&dump.bytes[..6], b"\x7fELF\x02\x02");
+    let dump = Machine::new().with_elf(|e| e.truncate = Some(5000)).build();
+    assert_eq!(dump.bytes.len(), 5000);
+    assert_eq!(Machine::new().build().bytes, Machine::new().build().bytes, "the same machine each time");
+}
+
+#[test]
+fn defects() {
+    use Defect::*;
+    for defect in [
+        FrameListListInvalid,
+        FrameListListZero,
+        FrameListListOutside,
+        FrameListListForeign,
+        ListPageAbsent,
+        LeafPageAbsent,
+        LeafForeign,
+        P2mForeignPlain,
+        P2mDuplicate,
+        M2pDisagrees,
+        DomainListLoop,
+        DomainListOutside,
+        FrameTableUnmapped,
+        FrameTableAbsent,
+    ] {
+        let dump = Machine::new().defect(defect).build();
+        let core = Core::open(&dump.bytes);
+        assert_eq!(core.var("max_page"), dump.truth.max_page, "{defect:?}");
+    }
+    let dump = Machine::new().defect(P2mDuplicate).build();
+    let [first, second] = dump.truth.defect_pfns[..] else { panic!("two PFNs") };
+    assert!(dump.truth.dom0.contains_key(&first) && !dump.truth.dom0.contains_key(&second));
+}

@@ -1,0 +1,342 @@
+//! Cuts of synthetic dumps, for what no machine at hand can produce: each layout and each defect, against the truth
+//! that their writer states.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "support/mod.rs"]
+mod support;
+mod synth;
+
+use std::collections::BTreeSet;
+use support::dump::{self, Dump as Output, u32_at, u64_at};
+use synth::{Defect, Dump, KallsymsBase, Kernel, Leaves, Machine, NotePlace, Xen};
+use xdump_cut::cut::{Format, Options, cut};
+use xdump_cut::error::Kind;
+use xdump_cut::linux::symbols::Symbols;
+use xdump_cut::pipeline::Silent;
+use xdump_cut::pipeline::codec::Codec;
+use xdump_cut::report::Report;
+
+fn options(format: Format) -> Options {
+    Options { format, level: 1, symbols: None, threads: 2 }
+}
+
+/// Cuts in memory; the output goes through a file, as its readers want one.
+fn cut_with(bytes: &Vec<u8>, options: &Options) -> Result<(Report, Box<dyn Output>), xdump_cut::Error> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out");
+    let out = xdump_cut::sink::Output::create(&path, false)?;
+    let report = cut(bytes, options, out, &Silent)?;
+    Ok((report, dump::open(&path)))
+}
+
+fn cut_elf(dump: &Dump) -> Result<(Report, Box<dyn Output>), xdump_cut::Error> {
+    cut_with(&dump.bytes, &options(Format::Elf))
+}
+
+/// Everything that a good cut of a sound dump shows, in both formats.
+fn check(name: &str, dump: &Dump) -> Report {
+    let symbols = || {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("System.map");
+        std::fs::write(&path, &dump.truth.system_map).unwrap();
+        Symbols::system_map(&path).unwrap()
+    };
+    let given = dump.truth.pv_init_ops.is_some().then(symbols);
+    let mut last = None;
+    for format in [Format::Elf, Format::Kdump(Codec::default())] {
+        let options = Options { symbols: given.clone(), ..options(format) };
+        let (report, out) = cut_with(&dump.bytes, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
+        pages(name, dump, &*out);
+        tables(name, dump, &*out);
+        notes(name, dump, &*out);
+        last = Some(report);
+    }
+    last.unwrap()
+}
+
+fn pages(name: &str, dump: &Dump, out: &dyn Output) {
+    let t = &dump.truth;
+    let frames = out.frames();
+    let expected: BTreeSet<u64> = t.dom0.keys().copied().collect();
+    let (own, extra): (BTreeSet<u64>, BTreeSet<u64>) = frames.iter().copied().partition(|f| *f < t.max_pfn);
+    assert_eq!(own, expected, "{name}: PFNs");
+    assert!(extra.len() <= t.xen_heap.len() && !extra.is_empty(), "{name}: Xen-heap pages {extra:x?}");
+    for pfn in expected.iter().filter(|p| !t.tables.contains_key(p)) {
+        let mut machine = dump.dom0_page(*pfn).unwrap().to_vec();
+        let marks = [Some(t.xen_start_info_at), t.pv_init_ops];
+        for (_, at) in marks.into_iter().flatten().filter(|m| m.0 == *pfn) {
+            machine[at as usize..at as usize + 8].fill(0);
+        }
+        assert!(out.page(*pfn).unwrap()[..] == machine[..], "{name}: PFN {pfn:#x} differs");
+    }
+}
+
+fn tables(name: &str, dump: &Dump, out: &dyn Output) {
+    let t = &dump.truth;
+    let content = |pfn: u64| out.page(pfn).map(|p| p.to_vec());
+    for (pfn, table) in &t.tables {
+        let page = out.page(*pfn).unwrap_or_else(|| panic!("{name}: no table {pfn:#x}"));
+        for (i, expect) in table.entries.iter().enumerate() {
+            let value = u64_at(&page[..], i * 8);
+            let level = table.level;
+            assert!(
+                expect.holds(value, t.max_pfn, &content, &dump.mem),
+                "{name}: L{level} table {pfn:#x}[{i}] is {value:#x}, expected {expect:x?}"
+            );
+        }
+    }
+}
+
+fn notes(name: &str, dump: &Dump, out: &dyn Output) {
+    let t = &dump.truth;
+    let of = |n: &str| out.notes().iter().filter(|note| note.name == n).collect::<Vec<_>>();
+    let vcpus: Vec<_> = t.vcpus.iter().filter(|v| v.domain == 0).collect();
+    let (prstatus, qemu) = (of("CORE"), of("QEMU"));
+    assert_eq!((prstatus.len(), qemu.len()), (vcpus.len(), vcpus.len()), "{name}: notes of vCPUs");
+    for (i, v) in vcpus.iter().enumerate() {
+        let word = |n: usize| u64_at(&prstatus[i].desc, 112 + n * 8);
+        let r = &v.regs;
+        assert_eq!((word(0), word(14), word(16), word(19)), (r.r15, r.rdi, r.rip, r.rsp), "{name}: vCPU {i}");
+        assert_eq!((word(17), word(18), word(20)), (0x10, r.rflags, 0x18), "{name}: vCPU {i}");
+        assert_eq!(u32_at(&prstatus[i].desc, 32), i as u32 + 1, "{name}: pr_pid");
+        assert_eq!(u64_at(&qemu[i].desc, 8 + 16 * 8), r.rip, "{name}: QEMU rip");
+    }
+    assert_eq!(of("Xen").len(), 0);
+    let info = of("VMCOREINFO");
+    if t.note_at.is_some() {
+        assert_eq!(String::from_utf8_lossy(&info[0].desc), t.vmcoreinfo, "{name}");
+    } else {
+        assert!(info.is_empty(), "{name}: a VMCOREINFO from nowhere");
+    }
+    assert_eq!(of("XDUMPCUT").len(), 1);
+}
+
+fn warned(report: &Report, words: &str) -> bool {
+    report.warnings.iter().any(|w| w.contains(words))
+}
+
+#[test]
+fn each_xen() {
+    for xen in [Xen::V4_5, Xen::V4_8, Xen::V4_12, Xen::V4_14, Xen::V4_17, Xen::V4_20] {
+        let report = check(&format!("{xen:?}"), &Machine::new().xen(xen).build());
+        assert!(report.warnings.is_empty(), "{xen:?}: {:?}", report.warnings);
+    }
+}
+
+#[test]
+fn each_kernel() {
+    for kernel in [Kernel::V6_12, Kernel::V5_10, Kernel::V4_19, Kernel::V3_12] {
+        let dump = Machine::new().kernel(kernel).build();
+        let report = check(&format!("{kernel:?}"), &dump);
+        assert!(report.warnings.is_empty(), "{kernel:?}: {:?}", report.warnings);
+        assert_eq!(report.domain.release.as_deref(), Some(dump.truth.release.as_str()));
+    }
+}
+
+#[test]
+fn old_kernel_without_symbols_says_what_it_lacks() {
+    let dump = Machine::new().kernel(Kernel::V4_19).build();
+    let (report, _) = cut_elf(&dump).unwrap();
+    assert!(report.cleared.iter().any(|c| c.name == "xen_start_info" && c.found_by.contains("search")));
+    assert!(warned(&report, "pv_init_ops"), "{:?}", report.warnings);
+}
+
+#[test]
+fn each_way_to_the_kernel() {
+    let of = Machine::new;
+    for (name, machine) in [
+        ("plain kallsyms", of().kallsyms(Some(KallsymsBase::Relative))),
+        ("place-relative kallsyms", of().kallsyms(Some(KallsymsBase::Place))),
+        ("no kallsyms", of().kallsyms(None)),
+        ("note over two pages", of().note_place(NotePlace::TwoPages)),
+        ("note in the image", of().note_place(NotePlace::StaticArray)),
+        ("old direct map", of().page_offset(0xffff_8800_0000_0000)),
+        ("classic P2M", of().classic_p2m(true)),
+        ("no linear P2M", of().linear_p2m(Some(false))),
+    ] {
+        let report = check(name, &machine.build());
+        assert!(report.warnings.is_empty(), "{name}: {:?}", report.warnings);
+    }
+}
+
+#[test]
+fn no_note_is_said_and_the_cut_goes_on() {
+    let report = check("no note", &Machine::new().note_place(NotePlace::None).build());
+    assert!(warned(&report, "VMCOREINFO"), "{:?}", report.warnings);
+    assert!(report.domain.release.is_none());
+}
+
+#[test]
+fn each_machine() {
+    let of = Machine::new;
+    for (name, machine) in [
+        ("large leaves", of().leaves(Leaves::Large)),
+        ("1 GiB leaves", of().leaves(Leaves::Huge)),
+        ("PDX hole", of().pdx_hole(true)),
+        ("PDX hole, large leaves", of().pdx_hole(true).leaves(Leaves::Large)),
+        ("lazy idle", of().lazy_idle(true)),
+        ("four CPUs", of().pcpus(4).dom0_vcpus(4).running(vec![(3, 0, 2), (1, 0, 0)])),
+        ("no other domain", of().domus(0)),
+        ("many domains", of().domus(6).domu_pages(128)),
+    ] {
+        let report = check(name, &machine.build());
+        assert!(report.warnings.is_empty(), "{name}: {:?}", report.warnings);
+        assert_eq!(report.source.pdx_linear, !name.starts_with("PDX"));
+    }
+}
+
+#[test]
+fn each_container() {
+    let of = || Machine::new();
+    for (name, machine) in [
+        ("many PT_LOADs", of().with_elf(|e| e.loads = 40)),
+        ("unsorted PT_LOADs", of().with_elf(|e| (e.loads, e.unsorted) = (10, true))),
+        ("overlapping PT_LOADs", of().with_elf(|e| (e.loads, e.overlapping) = (10, true))),
+        ("PN_XNUM", of().with_elf(|e| e.xnum = true)),
+        ("split notes", of().with_elf(|e| e.split_notes = true)),
+        ("notes aligned to 0", of().with_elf(|e| e.notes_align = 0)),
+        ("notes aligned to 8", of().with_elf(|e| e.notes_align = 8)),
+    ] {
+        check(name, &machine.build());
+    }
+}
+
+#[test]
+fn a_p2m_entry_of_another_domain_is_not_believed() {
+    let dump = Machine::new().defect(Defect::P2mForeignPlain).build();
+    let (report, out) = cut_elf(&dump).unwrap();
+    assert_eq!(report.p2m.not_owned, dump.truth.defect_pfns.len() as u64);
+    assert!(dump.truth.defect_pfns.iter().all(|p| !out.frames().contains(p)));
+    assert!(warned(&report, "does not give to the domain"));
+}
+
+#[test]
+fn of_two_pfns_for_a_frame_the_m2p_tells_which() {
+    let dump = Machine::new().defect(Defect::P2mDuplicate).build();
+    let (report, out) = cut_elf(&dump).unwrap();
+    assert_eq!(report.p2m.aliases, 1);
+    assert!(dump.truth.dom0.keys().all(|p| out.frames().contains(p)));
+}
+
+#[test]
+fn the_owner_is_believed_over_the_m2p() {
+    let dump = Machine::new().defect(Defect::M2pDisagrees).build();
+    let report = check("M2P disagrees", &dump);
+    assert!(report.p2m.m2p_disagrees > 0 && warned(&report, "does not confirm"));
+}
+
+#[test]
+fn a_missing_leaf_is_counted_and_not_zeros() {
+    for defect in [Defect::LeafPageAbsent, Defect::LeafForeign] {
+        let dump = Machine::new().defect(defect).build();
+        let (report, out) = cut_elf(&dump).unwrap_or_else(|e| panic!("{defect:?}: {e}"));
+        assert!(report.p2m.unreadable > 0 && warned(&report, "could not be read"), "{defect:?}: {report}");
+        for pfn in out.frames().iter().filter(|p| **p < dump.truth.max_pfn) {
+            assert!(dump.truth.dom0.contains_key(pfn), "{defect:?}: PFN {pfn:#x} out of nothing");
+        }
+    }
+}
+
+#[test]
+fn without_the_top_of_the_p2m_there_is_no_cut() {
+    for defect in [Defect::FrameListListOutside, Defect::FrameListListForeign, Defect::FrameListListZero] {
+        let e = cut_elf(&Machine::new().defect(defect).build()).err().unwrap_or_else(|| panic!("{defect:?} was cut"));
+        assert_eq!(e.kind(), Kind::BadInput, "{defect:?}: {e}");
+    }
+}
+
+#[test]
+fn a_domain_list_that_loops_or_leads_astray_ends_and_is_said() {
+    for defect in [Defect::DomainListLoop, Defect::DomainListOutside] {
+        let (report, _) = cut_elf(&Machine::new().domus(3).defect(defect).build()).unwrap();
+        assert!(warned(&report, "domain list"), "{defect:?}: {:?}", report.warnings);
+    }
+}
+
+#[test]
+fn missing_parts_of_the_frame_table_do_not_stop_the_rest() {
+    for defect in [Defect::FrameTableUnmapped, Defect::FrameTableAbsent] {
+        let dump = Machine::new().defect(defect).build();
+        match cut_elf(&dump) {
+            Ok((report, _)) => assert!(!report.warnings.is_empty(), "{defect:?}"),
+            Err(e) => assert_eq!(e.kind(), Kind::BadInput, "{defect:?}: {e}"),
+        }
+    }
+}
+
+#[test]
+fn missing_notes_each_have_their_words() {
+    for (words, machine) in [
+        ("not a Xen dump", Machine::new().with_elf(|e| e.no_xen_notes())),
+        ("crash note", Machine::new().with_elf(|e| e.crash_info = false)),
+        ("VMCOREINFO_XEN", Machine::new().with_elf(|e| e.vmcoreinfo_xen = false)),
+        ("32-bit", Machine::new().with_elf(|e| e.class32 = true)),
+        ("big-endian", Machine::new().with_elf(|e| e.big_endian = true)),
+    ] {
+        let e = cut_elf(&machine.build()).err().unwrap();
+        assert!(e.to_string().contains(words) && e.kind() == Kind::BadInput, "{words}: {e}");
+    }
+}
+
+#[test]
+fn nine_words_in_the_crash_note_are_enough() {
+    check("9 words", &Machine::new().with_elf(|e| e.crash_words = 9).build());
+}
+
+#[test]
+fn frames_that_the_dump_lacks_are_missing_and_not_zero() {
+    let sound = Machine::new().build();
+    let victim = *sound.truth.dom0.iter().rev().find(|(p, _)| !sound.truth.tables.contains_key(p)).unwrap().1;
+    let dump = Machine::new().with_elf(|e| e.holes = vec![(victim, victim + 1)]).build();
+    for format in [Format::Elf, Format::Kdump(Codec::Zlib(1))] {
+        let (report, out) = cut_with(&dump.bytes, &options(format)).unwrap();
+        let pfn = dump.truth.dom0.iter().find(|d| *d.1 == victim).unwrap().0;
+        assert!(!out.frames().contains(pfn) && out.page(*pfn).is_none());
+        assert_eq!(report.output.absent.values().sum::<u64>(), 1);
+        assert_eq!(report.output.pages + 1, (dump.truth.dom0.len() + dump.truth.xen_heap.len()) as u64);
+    }
+}
+
+#[test]
+fn level_0_keeps_zero_pages() {
+    let dump = Machine::new().build();
+    for format in [Format::Elf, Format::Kdump(Codec::None)] {
+        let (report, out) = cut_with(&dump.bytes, &Options { level: 0, ..options(format) }).unwrap();
+        assert_eq!(report.output.zero, 0);
+        assert_eq!(report.output.kept, out.frames().len() as u64);
+    }
+}
+
+#[test]
+fn ambiguous_start_info_is_cleared_everywhere_and_said() {
+    let dump = Machine::new().kallsyms(None).ambiguous_start_info(true).build();
+    let (report, out) = cut_elf(&dump).unwrap();
+    let (pfn, at) = dump.truth.xen_start_info_at;
+    assert_eq!(u64_at(&out.page(pfn).unwrap()[..], at as usize), 0);
+    assert!(report.cleared.len() > 1 && warned(&report, "all are cleared"));
+}
+
+/// Truncated anywhere, a dump gives an error or a cut that says what is missing; never a page that is not the machine's.
+#[test]
+fn truncated_at_many_lengths() {
+    let dump = Machine::new().build();
+    let len = dump.bytes.len();
+    let lengths = (0..600).step_by(7).chain((600..len).step_by(len / 60));
+    for n in lengths {
+        match cut_elf_bytes(&dump.bytes[..n]) {
+            Err(e) => assert_eq!(e.kind(), Kind::BadInput, "{n} bytes: {e}"),
+            Ok((report, out)) => {
+                assert!(!report.warnings.is_empty(), "{n} of {len} bytes gave no warning");
+                for pfn in out.frames().into_iter().filter(|p| dump.truth.dom0.contains_key(p)) {
+                    let zero = out.page(pfn).unwrap().iter().all(|b| *b == 0);
+                    let really = dump.dom0_page(pfn).unwrap().iter().all(|b| *b == 0);
+                    assert_eq!(zero, really, "{n} bytes: PFN {pfn:#x}");
+                }
+            }
+        }
+    }
+}
+
+fn cut_elf_bytes(bytes: &[u8]) -> Result<(Report, Box<dyn Output>), xdump_cut::Error> {
+    cut_with(&bytes.to_vec(), &options(Format::Elf))
+}
