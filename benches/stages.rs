@@ -1,1 +1,76 @@
-fn main() {}
+//! The stages of a cut, one by one, on the sample dump: `cargo bench`. Each asserts what it measures.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use std::hint::black_box;
+use std::path::Path;
+use xdump_cut::linux::{Kernel, note};
+use xdump_cut::pipeline::codec::Codec;
+use xdump_cut::pipeline::zero::is_zero;
+use xdump_cut::plan::Plan;
+use xdump_cut::source::{MachineMemory, OpenOptions, Vmcore, open};
+use xdump_cut::xen::{Host, P2m};
+
+fn stages(c: &mut Criterion) {
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/xen-4.17-linux-6.12-panic/vmcore.zst");
+    let source = open(&sample, &OpenOptions::default()).unwrap();
+    let mut core = Vmcore::parse(&*source).unwrap();
+    let mem = MachineMemory::new(&*source, core.take_segments(source.len()));
+    let host = Host::open(&mem, &core).unwrap();
+    let domain = host.hardware_domain().unwrap();
+    let p2m = P2m::read_tree(&host, domain).unwrap();
+    let pages: Vec<Vec<u8>> = p2m
+        .runs()
+        .iter()
+        .flat_map(|r| (0..r.len).map(|i| r.mfn.checked_add(i).unwrap()))
+        .map(|mfn| mem.page(mfn).unwrap().into_owned())
+        .collect();
+    let full: Vec<&Vec<u8>> = pages.iter().filter(|p| !is_zero(p)).collect();
+
+    c.bench_function("open: notes, page tables, domains", |b| b.iter(|| Host::open(&mem, &core).unwrap().domains.len()));
+    let mut group = c.benchmark_group("P2M");
+    group.throughput(Throughput::Elements(p2m.pages()));
+    group.bench_function("read and check", |b| b.iter(|| P2m::read_tree(&host, domain).unwrap().pages()));
+    group.finish();
+    c.bench_function("kernel: image, VMCOREINFO", |b| {
+        b.iter(|| {
+            let kernel = Kernel::find(&host, domain, &p2m).unwrap();
+            note::find(&kernel, None, &kernel.landmarks().notes).unwrap().uts
+        })
+    });
+    c.bench_function("plan: all page tables", |b| {
+        b.iter(|| {
+            let plan = Plan::new(&host, domain, &p2m, 1);
+            assert_eq!(plan.tally.tables, p2m.tables.len() as u64);
+            plan.pages()
+        })
+    });
+
+    let mut group = c.benchmark_group("zero test");
+    group.throughput(Throughput::Bytes(pages.len() as u64 * 4096));
+    group.bench_function("all pages of the domain", |b| {
+        b.iter(|| {
+            let zero = pages.iter().filter(|p| is_zero(black_box(p))).count();
+            assert_eq!(zero + full.len(), pages.len());
+        })
+    });
+    group.finish();
+
+    let mut group = c.benchmark_group("compress pages that are not zero");
+    group.throughput(Throughput::Bytes(full.len() as u64 * 4096)).sample_size(10);
+    for codec in [Codec::Zlib(1), Codec::Zlib(2), Codec::Zstd(-1), Codec::Zstd(1), Codec::Zstd(3)] {
+        let mut compressor = codec.compressor().unwrap();
+        let mut out = Vec::new();
+        group.bench_function(codec.to_string(), |b| {
+            b.iter(|| {
+                out.clear();
+                full.iter().filter(|p| compressor.append(p, &mut out)).count()
+            });
+        });
+        println!("{codec}: ratio {:.2}", (full.len() * 4096) as f64 / out.len() as f64);
+    }
+    group.finish();
+}
+
+criterion_group!(benches, stages);
+criterion_main!(benches);

@@ -76,7 +76,7 @@ fn cut_memory(
 
     progress.stage("finding the kernel", None);
     let kernel = Kernel::find(&host, domain, &p2m);
-    let landmarks = kernel.as_ref().map(Kernel::landmarks).unwrap_or_default();
+    let landmarks = pool.install(|| kernel.as_ref().map(Kernel::landmarks)).unwrap_or_default();
     let found = kernel.as_ref().map(|k| pool.install(|| note::find(k, host.notes.linux.as_ref(), &landmarks.notes)));
     let found = report.vmcoreinfo(found);
     let marks = kernel.as_ref().map(|k| marks::find(k, found.as_ref(), options.symbols.as_ref(), &landmarks));

@@ -8,8 +8,13 @@ use crate::error::Result;
 use crate::units::{Mfn, Pfn, VirtAddr};
 use crate::xen::paging::{AddressSpace, PSE, frame};
 use crate::xen::{Domain, Host, P2m};
+use rayon::prelude::*;
 use std::collections::BTreeSet;
 
+/// Pages of the image that one task scans.
+const IMAGE_PART: usize = 256;
+/// Bytes before a note's text.
+const NOTE_HEADER: usize = 24;
 /// `__START_KERNEL_map`.
 pub const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
 /// The image never takes more (KERNEL_IMAGE_SIZE).
@@ -87,27 +92,12 @@ impl<'a> Kernel<'a> {
     /// The cost is that of the image, not of the domain.
     pub fn landmarks(&self) -> Landmarks {
         let mut found = Landmarks::default();
+        let parts: Vec<_> = (0..self.image.len()).step_by(IMAGE_PART).collect();
+        let parts = parts.into_par_iter().map(|first| self.scan(first)).collect::<Vec<_>>();
         let mut pointers: Vec<(u64, VirtAddr)> = Vec::new();
-        let mut window = Vec::new();
-        let mut next = VirtAddr(0);
-        for &(va, mfn) in &self.image {
-            let Ok(page) = self.space.memory().page(mfn) else { continue };
-            // The last bytes of the page before, so that nothing is missed across the border.
-            let keep = if next == va { window.len().min(24) } else { 0 };
-            window.drain(..window.len() - keep);
-            window.extend_from_slice(&page);
-            next = VirtAddr(va.0 + page.len() as u64);
-            let start = va.0 - keep as u64;
-            for at in (0..window.len()).step_by(4) {
-                if is_note(window.get(at..).unwrap_or_default()) {
-                    found.notes.push(VirtAddr(start + at as u64));
-                }
-            }
-            for (i, word) in (0..).zip(crate::bytes::words(&page)) {
-                if word % 4096 == 0 && DIRECT_MAPS.contains(&word) {
-                    pointers.push((word, VirtAddr(va.0 + i * 8)));
-                }
-            }
+        for (notes, targets) in parts {
+            found.notes.extend(notes);
+            pointers.extend(targets);
         }
         let targets: BTreeSet<u64> = pointers.iter().map(|p| p.0).collect();
         for target in targets.into_iter().map(VirtAddr) {
@@ -126,6 +116,32 @@ impl<'a> Kernel<'a> {
         found.notes.sort_unstable();
         found.notes.dedup();
         found
+    }
+
+    /// Reads a part of the image: notes in it, and words that may point to a page, with their places.
+    fn scan(&self, first: usize) -> (Vec<VirtAddr>, Vec<(u64, VirtAddr)>) {
+        let (mut notes, mut pointers) = (Vec::new(), Vec::new());
+        let mut window = Vec::new();
+        let mut next = None;
+        // One page more at the front, so that a note's header across the border is seen.
+        let pages = self.image.get(first.saturating_sub(1)..).unwrap_or_default();
+        for (i, &(va, mfn)) in pages.iter().take(IMAGE_PART + usize::from(first > 0)).enumerate() {
+            let Ok(page) = self.space.memory().page(mfn) else { continue };
+            let keep = if next == Some(va) { window.len().min(NOTE_HEADER) } else { 0 };
+            window.drain(..window.len() - keep);
+            window.extend_from_slice(&page);
+            next = va.checked_add(page.len() as u64);
+            let start = va.0 - keep as u64;
+            // A note that does not fit in the window is found with the next page; one of the extra page, by another part.
+            let starts = (0..window.len()).step_by(4).filter(|at| is_note(window.get(*at..).unwrap_or_default()));
+            notes.extend(starts.map(|at| VirtAddr(start + at as u64)));
+            if i > 0 || first == 0 {
+                let words = (0..).zip(crate::bytes::words(&page));
+                let hits = words.filter(|(_, w)| w % 4096 == 0 && DIRECT_MAPS.contains(w));
+                pointers.extend(hits.map(|(i, word)| (word, VirtAddr(va.0 + i * 8))));
+            }
+        }
+        (notes, pointers)
     }
 }
 

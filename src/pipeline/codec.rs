@@ -39,14 +39,15 @@ impl Codec {
     /// # Errors
     /// If the codec's library refuses its level.
     pub fn compressor(self) -> Result<Compressor> {
-        Ok(Compressor(match self {
+        let state = match self {
             Self::None => State::None,
             Self::Zlib(level) => State::Zlib(Box::new(Compress::new(Compression::new(level), true))),
             Self::Zstd(level) => {
                 let context = zstd::bulk::Compressor::new(level);
                 State::Zstd(context.map_err(|e| Error::Usage(format!("zstd level {level}: {e}")))?)
             }
-        }))
+        };
+        Ok(Compressor { state, room: [0; PAGE_SIZE - 1] })
     }
 }
 
@@ -84,7 +85,11 @@ impl fmt::Display for Codec {
 }
 
 /// A codec's context, reused from page to page: a new one each time costs more than half of the speed.
-pub struct Compressor(State);
+pub struct Compressor {
+    state: State,
+    /// One byte less than a page: what does not fit is stored as it is.
+    room: [u8; PAGE_SIZE - 1],
+}
 
 enum State {
     None,
@@ -101,26 +106,20 @@ impl fmt::Debug for Compressor {
 impl Compressor {
     /// Appends the page to `out`, compressed if that is smaller, and says whether it is.
     pub fn append(&mut self, page: &[u8], out: &mut Vec<u8>) -> bool {
-        let start = out.len();
-        // One byte less than a page: what does not fit is stored as it is.
-        out.resize(start + PAGE_SIZE - 1, 0);
-        let room = out.get_mut(start..).unwrap_or_default();
-        let len = match &mut self.0 {
+        let len = match &mut self.state {
             State::None => None,
             State::Zlib(z) => {
                 z.reset();
-                match z.compress(page, room, FlushCompress::Finish) {
+                match z.compress(page, &mut self.room, FlushCompress::Finish) {
                     Ok(Status::StreamEnd) => usize::try_from(z.total_out()).ok(),
                     _ => None,
                 }
             }
-            State::Zstd(z) => z.compress_to_buffer(page, room).ok(),
+            State::Zstd(z) => z.compress_to_buffer(page, &mut self.room[..]).ok(),
         };
-        out.truncate(start + len.unwrap_or(0));
-        if len.is_none() {
-            out.extend_from_slice(page);
-        }
-        len.is_some()
+        let compressed = len.and_then(|len| self.room.get(..len));
+        out.extend_from_slice(compressed.unwrap_or(page));
+        compressed.is_some()
     }
 }
 

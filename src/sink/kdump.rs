@@ -19,8 +19,11 @@ use std::sync::Mutex;
 
 const SUB_HEADER: usize = 104;
 const DESCRIPTOR: u64 = 24;
-/// Chunks in flight per thread: one worked on, one waiting, one spare.
-const WINDOW: usize = 3;
+/// Chunks in flight: enough that a chunk full of data at the head of the queue does not stall those behind it, which may
+/// be all zeros and done at once. Each holds 1 MiB of output at most.
+fn window(threads: usize) -> usize {
+    (3 * threads).max(32)
+}
 
 /// What stands in the headers.
 #[derive(Debug)]
@@ -83,7 +86,7 @@ pub fn write(
     let compressors = Mutex::new(Vec::new());
     ordered(
         pool,
-        pool.current_num_threads() * WINDOW,
+        window(pool.current_num_threads()),
         chunks(plan),
         |chunk| pack(walker, chunk, header.codec, &compressors),
         |packed: Packed| {

@@ -1,0 +1,238 @@
+//! The command as scripts see it: exit statuses, messages, what is left on the disk.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod synth;
+
+use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use synth::{Defect, Machine};
+use tempfile::TempDir;
+
+struct Folder {
+    dir: TempDir,
+}
+
+impl Folder {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A synthetic dump in it.
+    fn dump(&self, machine: Machine) -> PathBuf {
+        let path = self.path("vmcore");
+        machine.build().write_sparse(&path).unwrap();
+        path
+    }
+
+    /// Names in it, sorted.
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.dir.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn run(args: &[&dyn AsRef<std::ffi::OsStr>]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xdump-cut"));
+    command.args(args.iter().map(|a| a.as_ref())).stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+/// Runs what must fail: one line on standard error that says `words`.
+fn fails(status: i32, words: &str, args: &[&dyn AsRef<std::ffi::OsStr>]) {
+    let quiet: Vec<&dyn AsRef<std::ffi::OsStr>> = std::iter::once(&"-q" as _).chain(args.iter().copied()).collect();
+    let out = run(&quiet);
+    let err = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(status), "{err}");
+    assert!(err.contains(words) && err.lines().count() == 1, "expected one line with {words:?}: {err}");
+    assert!(out.stdout.is_empty());
+}
+
+#[test]
+fn a_cut_reports_and_leaves_one_private_file() {
+    let f = Folder::new();
+    let dump = f.dump(Machine::new());
+    let out = run(&[&dump, &f.path("out")]);
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert_eq!(out.status.code(), Some(0));
+    for words in ["Linux 6.12", "kept", "zero, read as zeros", "Xen-free", "other domains", "cleared: xen_start_info"] {
+        assert!(text.contains(words), "no {words:?} in:\n{text}");
+    }
+    // No terminal: plain lines, one per stage.
+    let progress = String::from_utf8(out.stderr).unwrap();
+    assert!(progress.lines().all(|l| l.starts_with("xdump-cut: ")) && progress.contains("writing pages"), "{progress}");
+    assert_eq!(f.names(), ["out", "vmcore"]);
+    assert_eq!(f.path("out").metadata().unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn json_for_scripts_and_quiet_for_cron() {
+    let f = Folder::new();
+    let dump = f.dump(Machine::new());
+    let out = run(&[&dump, &f.path("a.elf"), &"--report", &"json"]);
+    let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(report["output"]["format"], "elf");
+    assert_eq!(report["domain"]["id"], 0);
+    assert_eq!(report["output"]["bytes"], f.path("a.elf").metadata().unwrap().len());
+    let quiet = run(&[&"-q", &dump, &f.path("b")]);
+    assert!(quiet.status.success() && quiet.stdout.is_empty() && quiet.stderr.is_empty());
+}
+
+#[test]
+fn the_name_or_an_option_chooses_the_format() {
+    let f = Folder::new();
+    let dump = f.dump(Machine::new());
+    let starts = |name: &str, magic: &[u8]| std::fs::read(f.path(name)).unwrap().starts_with(magic);
+    for (name, options, magic) in [
+        ("a", &["--compress", "none"][..], &b"KDUMP   "[..]),
+        ("b.elf", &[], b"\x7fELF"),
+        ("c", &["-E"], b"\x7fELF"),
+        ("d", &["--format", "elf"], b"\x7fELF"),
+        ("e.elf", &["--format", "kdump"], b"KDUMP   "),
+        ("f.elf", &["--compress", "zlib:6"], b"KDUMP   "),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xdump-cut"));
+        let done = command.arg("-q").args(options).arg(&dump).arg(f.path(name)).status().unwrap();
+        assert!(done.success() && starts(name, magic), "{name} {options:?}");
+    }
+}
+
+#[test]
+fn an_existing_output_stays_without_force() {
+    let f = Folder::new();
+    let dump = f.dump(Machine::new());
+    std::fs::write(f.path("out"), "precious").unwrap();
+    fails(2, "exists; give -f", &[&dump, &f.path("out")]);
+    assert_eq!(std::fs::read(f.path("out")).unwrap(), b"precious");
+    assert!(run(&[&"-q", &"-f", &dump, &f.path("out")]).status.success());
+    assert!(std::fs::read(f.path("out")).unwrap().starts_with(b"KDUMP"));
+    fails(2, "is the dump itself", &[&"-f", &dump, &dump]);
+}
+
+#[test]
+fn what_a_killed_run_left_is_taken_over_but_not_what_another_is_writing() {
+    let f = Folder::new();
+    let dump = f.dump(Machine::new());
+    let left = f.path("out.incomplete");
+    std::fs::write(&left, "half").unwrap();
+    let file = std::fs::File::open(&left).unwrap();
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    fails(2, "being written by another run", &[&dump, &f.path("out")]);
+    assert_eq!(std::fs::read(&left).unwrap(), b"half");
+    drop(file);
+    assert!(run(&[&"-q", &dump, &f.path("out")]).status.success());
+    assert_eq!(f.names(), ["out", "vmcore"]);
+}
+
+#[test]
+fn bad_input_says_what_it_is() {
+    let f = Folder::new();
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(f.path(name), bytes).unwrap();
+        f.path(name)
+    };
+    let out = f.path("out");
+    let of = |change: fn(&mut synth::ElfOptions)| Machine::new().with_elf(change).build().bytes;
+    fails(1, "not an ELF file", &[&write("empty", b""), &out]);
+    fails(1, "not an ELF file", &[&write("text", b"hello\n"), &out]);
+    fails(1, "zstd stream", &[&write("bad.zst", b"\x28\xb5\x2f\xfdrubbish"), &out]);
+    fails(1, "not a Xen dump", &[&write("plain", &of(|e| e.no_xen_notes())), &out]);
+    fails(1, "Xen's crash note", &[&write("nonote", &of(|e| e.crash_info = false)), &out]);
+    fails(1, "32-bit", &[&write("elf32", &of(|e| e.class32 = true)), &out]);
+    fails(1, "big-endian", &[&write("big", &of(|e| e.big_endian = true)), &out]);
+    let no_list = Machine::new().defect(Defect::FrameListListOutside).build().bytes;
+    fails(1, "P2M list", &[&write("nolist", &no_list), &out]);
+    let half = Machine::new().build().bytes;
+    fails(1, "cut short", &[&write("half", &half[..half.len() / 4]), &out]);
+    fails(3, "No such file", &[&f.path("nowhere"), &out]);
+    fails(2, "folder", &[&f.dir.path(), &out]);
+    assert!(!out.exists() && !f.path("out.incomplete").exists());
+}
+
+#[test]
+fn a_domain_list_that_loops_is_a_warning() {
+    let f = Folder::new();
+    let dump = f.dump(Machine::new().domus(2).defect(Defect::DomainListLoop));
+    let out = run(&[&"-q", &dump, &f.path("out")]);
+    let err = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(0), "{err}");
+    assert!(err.contains("warning: the domain list is damaged or loops"), "{err}");
+}
+
+#[test]
+fn output_that_cannot_be_written_leaves_nothing() {
+    let f = Folder::new();
+    let dump = f.dump(Machine::new());
+    fails(3, "No such file", &[&dump, &f.path("no/such/folder/out")]);
+    fails(3, "No space left", &[&dump, &Path::new("/dev/full")]);
+    fails(2, "folder", &[&dump, &f.dir.path()]);
+    for option in ["-E", "--compress=none"] {
+        // A limit on file sizes stands for a full disk: the write in the middle fails.
+        let script = "trap '' XFSZ; ulimit -f 1000; exec \"$@\"";
+        let mut command = Command::new("bash");
+        command.args(["-c", script, "bash", env!("CARGO_BIN_EXE_xdump-cut"), "-q", option]);
+        let out = command.arg(&dump).arg(f.path("out")).output().unwrap();
+        let err = String::from_utf8(out.stderr).unwrap();
+        assert!(out.status.code() == Some(3) && err.contains("File too large"), "{err}");
+        assert_eq!(f.names(), ["vmcore"], "{option}");
+    }
+}
+
+#[test]
+fn wrong_calls_end_with_usage() {
+    for args in [&["one"][..], &["-d", "31", "a", "b"], &["--compress", "lzo", "a", "b"], &["--threads", "0", "a", "b"]] {
+        let out = Command::new(env!("CARGO_BIN_EXE_xdump-cut")).args(args).output().unwrap();
+        assert_eq!(out.status.code(), Some(2), "{args:?}");
+        assert!(!out.stderr.is_empty());
+    }
+}
+
+#[test]
+fn info_tells_as_text_and_json() {
+    let f = Folder::new();
+    let dump = f.dump(Machine::new().domus(2));
+    let text = String::from_utf8(run(&[&"info", &dump]).stdout).unwrap();
+    for words in ["Xen 4.17", "notes", "VMCOREINFO_XEN", "hardware domain, Linux 6.12", "vCPU 0: on CPU 0", "free"] {
+        assert!(text.contains(words), "no {words:?} in:\n{text}");
+    }
+    let info: Value = serde_json::from_slice(&run(&[&"info", &"--json", &dump]).stdout).unwrap();
+    assert_eq!(info["domains"].as_array().unwrap().len(), 3);
+    assert_eq!(info["pages"]["exact"], true);
+    assert!(info["pages"]["domains"]["0"].as_u64().unwrap() >= 1300);
+    assert_eq!(info["domains"][0]["vcpus"][0]["state"], "on CPU 0");
+}
+
+#[test]
+fn every_way_to_read_gives_the_same_cut() {
+    let f = Folder::new();
+    let dump = f.dump(Machine::new());
+    let bytes = std::fs::read(&dump).unwrap();
+    std::fs::write(f.path("dense"), &bytes).unwrap();
+    std::fs::write(f.path("packed"), zstd::encode_all(&bytes[..], 1).unwrap()).unwrap();
+    for format in ["elf", "kdump"] {
+        let cut = |name: &str, options: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_xdump-cut"));
+            command.args(["-q", "-f", "--format", format]).args(options).arg(f.path(name)).arg(f.path("out"));
+            assert!(command.status().unwrap().success(), "{name} {options:?}");
+            std::fs::read(f.path("out")).unwrap()
+        };
+        let first = cut("vmcore", &[]);
+        for (name, options) in [
+            ("vmcore", &["--no-mmap"][..]),
+            ("vmcore", &["--threads", "1"]),
+            ("vmcore", &["--threads", "7"]),
+            ("dense", &[]),
+            ("dense", &["--no-mmap", "--threads", "3"]),
+            ("packed", &[]),
+        ] {
+            assert!(cut(name, options) == first, "{format}: {name} {options:?} differs");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The man page is made from the command line's own definition; this test compares, and rewrites it with
+//! `UPDATE=1 cargo test --test man`.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+use clap::CommandFactory;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
+use std::path::Path;
+use xdump_cut::cli::args::Args;
+
+/// Sections that no option tells of: title, then paragraphs of a term (may be empty) and its text.
+const MORE: &[(&str, &[(&str, &str)])] = &[
+    (
+        "OUTPUT",
+        &[
+            ("", "Both formats hold the pages of dom0 by pseudo-physical address, one NT_PRSTATUS and one QEMU CPU note \
+                  per vCPU, dom0's VMCOREINFO, and a note named XDUMPCUT. A zero page that was left out reads as zeros \
+                  in both. Pages that the dump lacks are missing from the output; they are never zeros."),
+            ("", "The Xen-heap pages that dom0 maps (shared info, grant table) stand above its highest page. Pages of \
+                  other domains that dom0 has mapped stay out; dom0's tables still name their numbers."),
+            ("", "The eight bytes of the variable xen_start_info are cleared, and in kernels before 4.20 those of \
+                  pv_init_ops.patch, since crash would take the kernel for a Xen guest. The XDUMPCUT note and the \
+                  report tell their addresses and old values."),
+        ],
+    ),
+    (
+        "REPORT",
+        &[("", "The report counts pages: kept, zero, missing and why, Xen-free, of other domains, of Xen; page tables and \
+               entries rewritten; mappings that could not be carried; words that were cleared; warnings. On machines of \
+               more than 8 GiB the counts of what is not dom0's are estimated from a sample of the frame table, as a full \
+               count would cost what the machine costs.")],
+    ),
+    (
+        "EXIT STATUS",
+        &[
+            ("0", "Success. There may be warnings: damage that could be worked around, such as a domain list that loops \
+                   behind dom0."),
+            ("1", "The input is no Xen dump that can be cut, or is damaged where it must not be. Trying again gives the same."),
+            ("2", "The command line is wrong, or OUT exists."),
+            ("3", "A file could not be read or written: no such file, no permission, a full disk. Trying again may help."),
+        ],
+    ),
+    (
+        "FILES",
+        &[("OUT.incomplete", "The output while it is written. It is removed if the cut fails, and taken over by the next run \
+                             if the program was killed. Only the owner may read it, and OUT.")],
+    ),
+    (
+        "NOTES",
+        &[
+            ("", "crash 8.0.6 shows the trace of a task that panicked from panic() on, as it does for any kernel. Kernels \
+                  configured with an exception stack of size 0 make its bt stumble on the task of CPU 0 (\"invalid size \
+                  request: 0\"), on any dump of them."),
+            ("", "makedumpfile filters the kdump format further. Of the ELF format it takes memory beyond p_filesz as \
+                  excluded, not as zeros; give it the kdump format."),
+            ("", "A mapped dump must keep its size while it is read; see --no-mmap."),
+        ],
+    ),
+    (
+        "EXAMPLES",
+        &[
+            ("xdump-cut vmcore dom0.kdump", "Cut dom0 out, compressed with zstd. Then: crash vmlinux dom0.kdump"),
+            ("xdump-cut --compress zlib vmcore dom0.kdump", "For readers that do not know zstd."),
+            ("xdump-cut -E vmcore.zst dom0.elf", "From a compressed dump to an ELF file, also for gdb."),
+            ("xdump-cut --report json -f vmcore dom0.kdump", "For scripts: the report as JSON on standard output."),
+            ("xdump-cut info --json vmcore", "What the dump holds."),
+        ],
+    ),
+    ("SEE ALSO", &[("", "crash(8), drgn(1), gdb(1), makedumpfile(8)")]),
+];
+
+fn page() -> String {
+    let mut command = Args::command();
+    command.build();
+    // The date would change with each build: the version says enough.
+    let man = Man::new(command.clone()).date("").source(format!("xdump-cut {}", env!("CARGO_PKG_VERSION")));
+    let mut out = Vec::new();
+    man.render_title(&mut out).unwrap();
+    man.render_name_section(&mut out).unwrap();
+    let mut roff = Roff::new();
+    roff.control("SH", ["SYNOPSIS"]);
+    for form in ["[OPTIONS] VMCORE OUT", "info [--json] [--no-mmap] [--tmp-dir DIR] VMCORE"] {
+        roff.text([bold("xdump-cut"), roman(format!(" {form}"))]).control("br", []);
+    }
+    roff.to_writer(&mut out).unwrap();
+    man.render_description_section(&mut out).unwrap();
+    man.render_options_section(&mut out).unwrap();
+    for sub in command.get_subcommands().filter(|s| s.get_name() != "help") {
+        let mut roff = Roff::new();
+        roff.control("SH", [&*format!("{} {}", "xdump-cut", sub.get_name().rsplit('-').next().unwrap()).to_uppercase()]);
+        roff.text([roman(sub.get_long_about().or(sub.get_about()).unwrap().to_string())]);
+        roff.to_writer(&mut out).unwrap();
+        let mut options = Vec::new();
+        Man::new(sub.clone()).render_options_section(&mut options).unwrap();
+        out.extend(String::from_utf8(options).unwrap().replacen(".SH OPTIONS\n", "", 1).into_bytes());
+    }
+    let mut roff = Roff::new();
+    for (title, paragraphs) in MORE {
+        roff.control("SH", [*title]);
+        for (term, text) in *paragraphs {
+            roff.control(if term.is_empty() { "PP" } else { "TP" }, []);
+            if !term.is_empty() {
+                roff.text([bold(*term)]);
+            }
+            roff.text([roman(*text)]);
+        }
+    }
+    roff.to_writer(&mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn man_page_says_what_the_command_does() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("man/xdump-cut.1");
+    let page = page();
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(committed == page, "man/xdump-cut.1 is not what the command line says; run UPDATE=1 cargo test --test man");
+}
+
+/// The statuses in the page are those of the program.
+#[test]
+fn exit_statuses_are_listed() {
+    use xdump_cut::cli::exit::Exit;
+    let listed: Vec<&str> = MORE.iter().find(|s| s.0 == "EXIT STATUS").unwrap().1.iter().map(|p| p.0).collect();
+    let known = [Exit::Success, Exit::BadInput, Exit::Usage, Exit::Trouble].map(|e| (e as u8).to_string());
+    assert_eq!(listed, known);
+}
