@@ -1,5 +1,12 @@
 //! The stages of a cut, one by one, on the sample dump: `cargo bench`. Each asserts what it measures.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -27,7 +34,9 @@ fn stages(c: &mut Criterion) {
         .collect();
     let full: Vec<&Vec<u8>> = pages.iter().filter(|p| !is_zero(p)).collect();
 
-    c.bench_function("open: notes, page tables, domains", |b| b.iter(|| Host::open(&mem, &core).unwrap().domains.len()));
+    c.bench_function("open: notes, page tables, domains", |b| {
+        b.iter(|| Host::open(&mem, &core).unwrap().domains.len())
+    });
     let mut group = c.benchmark_group("P2M");
     group.throughput(Throughput::Elements(p2m.pages()));
     group.bench_function("read and check", |b| b.iter(|| P2m::read_tree(&host, domain).unwrap().pages()));

@@ -187,7 +187,8 @@ fn output_that_cannot_be_written_leaves_nothing() {
 
 #[test]
 fn wrong_calls_end_with_usage() {
-    for args in [&["one"][..], &["-d", "31", "a", "b"], &["--compress", "lzo", "a", "b"], &["--threads", "0", "a", "b"]] {
+    for args in [&["one"][..], &["-d", "31", "a", "b"], &["--compress", "lzo", "a", "b"], &["--threads", "0", "a", "b"]]
+    {
         let out = Command::new(env!("CARGO_BIN_EXE_xdump-cut")).args(args).output().unwrap();
         assert_eq!(out.status.code(), Some(2), "{args:?}");
         assert!(!out.stderr.is_empty());

@@ -13,46 +13,76 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
     (
         "OUTPUT",
         &[
-            ("", "Both formats hold the pages of dom0 by pseudo-physical address, one NT_PRSTATUS and one QEMU CPU note \
+            (
+                "",
+                "Both formats hold the pages of dom0 by pseudo-physical address, one NT_PRSTATUS and one QEMU CPU note \
                   per vCPU, dom0's VMCOREINFO, and a note named XDUMPCUT. A zero page that was left out reads as zeros \
-                  in both. Pages that the dump lacks are missing from the output; they are never zeros."),
-            ("", "The Xen-heap pages that dom0 maps (shared info, grant table) stand above its highest page. Pages of \
-                  other domains that dom0 has mapped stay out; dom0's tables still name their numbers."),
-            ("", "The eight bytes of the variable xen_start_info are cleared, and in kernels before 4.20 those of \
+                  in both. Pages that the dump lacks are missing from the output; they are never zeros.",
+            ),
+            (
+                "",
+                "The Xen-heap pages that dom0 maps (shared info, grant table) stand above its highest page. Pages of \
+                  other domains that dom0 has mapped stay out; dom0's tables still name their numbers.",
+            ),
+            (
+                "",
+                "The eight bytes of the variable xen_start_info are cleared, and in kernels before 4.20 those of \
                   pv_init_ops.patch, since crash would take the kernel for a Xen guest. The XDUMPCUT note and the \
-                  report tell their addresses and old values."),
+                  report tell their addresses and old values.",
+            ),
         ],
     ),
     (
         "REPORT",
-        &[("", "The report counts pages: kept, zero, missing and why, Xen-free, of other domains, of Xen; page tables and \
+        &[(
+            "",
+            "The report counts pages: kept, zero, missing and why, Xen-free, of other domains, of Xen; page tables and \
                entries rewritten; mappings that could not be carried; words that were cleared; warnings. On machines of \
                more than 8 GiB the counts of what is not dom0's are estimated from a sample of the frame table, as a full \
-               count would cost what the machine costs.")],
+               count would cost what the machine costs.",
+        )],
     ),
     (
         "EXIT STATUS",
         &[
-            ("0", "Success. There may be warnings: damage that could be worked around, such as a domain list that loops \
-                   behind dom0."),
-            ("1", "The input is no Xen dump that can be cut, or is damaged where it must not be. Trying again gives the same."),
+            (
+                "0",
+                "Success. There may be warnings: damage that could be worked around, such as a domain list that loops \
+                   behind dom0.",
+            ),
+            (
+                "1",
+                "The input is no Xen dump that can be cut, or is damaged where it must not be. Trying again gives the same.",
+            ),
             ("2", "The command line is wrong, or OUT exists."),
-            ("3", "A file could not be read or written: no such file, no permission, a full disk. Trying again may help."),
+            (
+                "3",
+                "A file could not be read or written: no such file, no permission, a full disk. Trying again may help.",
+            ),
         ],
     ),
     (
         "FILES",
-        &[("OUT.incomplete", "The output while it is written. It is removed if the cut fails, and taken over by the next run \
-                             if the program was killed. Only the owner may read it, and OUT.")],
+        &[(
+            "OUT.incomplete",
+            "The output while it is written. It is removed if the cut fails, and taken over by the next run \
+                             if the program was killed. Only the owner may read it, and OUT.",
+        )],
     ),
     (
         "NOTES",
         &[
-            ("", "crash 8.0.6 shows the trace of a task that panicked from panic() on, as it does for any kernel. Kernels \
+            (
+                "",
+                "crash 8.0.6 shows the trace of a task that panicked from panic() on, as it does for any kernel. Kernels \
                   configured with an exception stack of size 0 make its bt stumble on the task of CPU 0 (\"invalid size \
-                  request: 0\"), on any dump of them."),
-            ("", "makedumpfile filters the kdump format further. Of the ELF format it takes memory beyond p_filesz as \
-                  excluded, not as zeros; give it the kdump format."),
+                  request: 0\"), on any dump of them.",
+            ),
+            (
+                "",
+                "makedumpfile filters the kdump format further. Of the ELF format it takes memory beyond p_filesz as \
+                  excluded, not as zeros; give it the kdump format.",
+            ),
             ("", "A mapped dump must keep its size while it is read; see --no-mmap."),
         ],
     ),
@@ -87,7 +117,10 @@ fn page() -> String {
     man.render_options_section(&mut out).unwrap();
     for sub in command.get_subcommands().filter(|s| s.get_name() != "help") {
         let mut roff = Roff::new();
-        roff.control("SH", [&*format!("{} {}", "xdump-cut", sub.get_name().rsplit('-').next().unwrap()).to_uppercase()]);
+        roff.control(
+            "SH",
+            [&*format!("{} {}", "xdump-cut", sub.get_name().rsplit('-').next().unwrap()).to_uppercase()],
+        );
         roff.text([roman(sub.get_long_about().or(sub.get_about()).unwrap().to_string())]);
         roff.to_writer(&mut out).unwrap();
         let mut options = Vec::new();

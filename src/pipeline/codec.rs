@@ -161,7 +161,7 @@ mod tests {
                     let mut plain = Vec::new();
                     match codec {
                         Codec::Zlib(_) => {
-                            drop(flate2::read::ZlibDecoder::new(&back[..]).read_to_end(&mut plain).unwrap())
+                            flate2::read::ZlibDecoder::new(&back[..]).read_to_end(&mut plain).unwrap();
                         }
                         _ => plain = zstd::bulk::decompress(&back, PAGE_SIZE).unwrap(),
                     }
