@@ -303,6 +303,8 @@ impl fmt::Display for Report {
         let d = &self.domain;
         let release = d.release.as_deref().unwrap_or("of unknown release");
         writeln!(f, "Xen {}, domain {}, Linux {release}, {} vCPUs", self.source.xen, d.id, d.vcpus.len())?;
+        let s = &self.source;
+        writeln!(f, "  read: {}, of that {} in holes, which are zeros", size(s.bytes), size(s.hole_bytes))?;
         let mut row = |name: &str, pages: u64, note: &str| {
             if pages == 0 {
                 return Ok(());

@@ -134,6 +134,23 @@ fn each_kernel() {
 }
 
 #[test]
+fn kallsyms_that_nothing_tells_of_are_found_by_shape() {
+    for kernel in [Kernel::V5_10, Kernel::V4_19, Kernel::V3_12] {
+        for fillers in [300, 500, 801] {
+            let dump = Machine::new().kernel(kernel).hidden_kallsyms(true).kallsyms_fillers(fillers).build();
+            let (report, out) = cut_elf(&dump).unwrap();
+            assert!(report.warnings.is_empty(), "{kernel:?}, {fillers}: {:?}", report.warnings);
+            assert!(report.cleared.iter().all(|c| c.found_by.contains("shape")), "{kernel:?}: {:?}", report.cleared);
+            let marks = [Some(dump.truth.xen_start_info_at), dump.truth.pv_init_ops];
+            assert_eq!(report.cleared.len(), marks.iter().flatten().count(), "{kernel:?}");
+            for (pfn, at) in marks.into_iter().flatten() {
+                assert_eq!(u64_at(&out.page(pfn).unwrap()[..], at as usize), 0, "{kernel:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn old_kernel_without_symbols_says_what_it_lacks() {
     let dump = Machine::new().kernel(Kernel::V4_19).build();
     let (report, _) = cut_elf(&dump).unwrap();

@@ -56,7 +56,7 @@ pub struct Cut {
     /// Overwrite OUT if it exists.
     #[arg(short, long)]
     pub force: bool,
-    /// Symbols of dom0's kernel, for kernels before 6.0, which do not tell where their own are.
+    /// Symbols of dom0's kernel, where its own kallsyms cannot be found in the dump.
     #[arg(long, value_name = "FILE")]
     pub vmlinux: Option<PathBuf>,
     /// The same from a System.map.

@@ -3,9 +3,9 @@
 //! A PV kernel's page tables hold machine frames, so its addresses are walked as Xen's are. Its image is what is mapped
 //! below L4 slot 511, L3 slot 510 (`__START_KERNEL_map`, 0xffffffff80000000); PV maps it with 4 KiB pages.
 
-use crate::bytes::u32_at;
+use crate::bytes::{u32_at, words};
 use crate::error::Result;
-use crate::units::{Mfn, Pfn, VirtAddr};
+use crate::units::{Mfn, PAGE_BYTES, PAGE_SIZE, Pfn, VirtAddr};
 use crate::xen::paging::{AddressSpace, PSE, frame};
 use crate::xen::{Domain, Host, P2m};
 use rayon::prelude::*;
@@ -92,12 +92,20 @@ impl<'a> Kernel<'a> {
     /// The cost is that of the image, not of the domain.
     pub fn landmarks(&self) -> Landmarks {
         let mut found = Landmarks::default();
-        let parts: Vec<_> = (0..self.image.len()).step_by(IMAGE_PART).collect();
-        let parts = parts.into_par_iter().map(|first| self.scan(first)).collect::<Vec<_>>();
+        let hits = self.scan(NOTE_HEADER, |va, window, own| {
+            let place = |at: usize| VirtAddr(va.0 + at as u64);
+            let starts = (0..own).step_by(4).filter(|at| window.get(*at..).is_some_and(is_note));
+            let notes = starts.map(|at| (None, place(at)));
+            let words = (0..).step_by(8).zip(words(window.get(..own).unwrap_or_default()));
+            let pointers = words.filter(|(_, w)| w % 4096 == 0 && DIRECT_MAPS.contains(w));
+            notes.chain(pointers.map(|(at, w)| (Some(w), place(at)))).collect()
+        });
         let mut pointers: Vec<(u64, VirtAddr)> = Vec::new();
-        for (notes, targets) in parts {
-            found.notes.extend(notes);
-            pointers.extend(targets);
+        for (target, place) in hits {
+            match target {
+                Some(target) => pointers.push((target, place)),
+                None => found.notes.push(place),
+            }
         }
         let targets: BTreeSet<u64> = pointers.iter().map(|p| p.0).collect();
         for target in targets.into_iter().map(VirtAddr) {
@@ -118,30 +126,39 @@ impl<'a> Kernel<'a> {
         found
     }
 
-    /// Reads a part of the image: notes in it, and words that may point to a page, with their places.
-    fn scan(&self, first: usize) -> (Vec<VirtAddr>, Vec<(u64, VirtAddr)>) {
-        let (mut notes, mut pointers) = (Vec::new(), Vec::new());
-        let mut window = Vec::new();
-        let mut next = None;
-        // One page more at the front, so that a note's header across the border is seen.
-        let pages = self.image.get(first.saturating_sub(1)..).unwrap_or_default();
-        for (i, &(va, mfn)) in pages.iter().take(IMAGE_PART + usize::from(first > 0)).enumerate() {
-            let Ok(page) = self.space.memory().page(mfn) else { continue };
-            let keep = if next == Some(va) { window.len().min(NOTE_HEADER) } else { 0 };
-            window.drain(..window.len() - keep);
-            window.extend_from_slice(&page);
-            next = va.checked_add(page.len() as u64);
-            let start = va.0 - keep as u64;
-            // A note that does not fit in the window is found with the next page; one of the extra page, by another part.
-            let starts = (0..window.len()).step_by(4).filter(|at| is_note(window.get(*at..).unwrap_or_default()));
-            notes.extend(starts.map(|at| VirtAddr(start + at as u64)));
-            if i > 0 || first == 0 {
-                let words = (0..).zip(crate::bytes::words(&page));
-                let hits = words.filter(|(_, w)| w % 4096 == 0 && DIRECT_MAPS.contains(w));
-                pointers.extend(hits.map(|(i, word)| (word, VirtAddr(va.0 + i * 8))));
+    /// Hands the image to `each` in parts: the address, the bytes, and how many of these are the part's own; the rest,
+    /// `overlap` bytes if they are mapped, belongs to the next part. Pages that cannot be read are zeros.
+    pub(super) fn scan<T: Send>(
+        &self,
+        overlap: usize,
+        each: impl Fn(VirtAddr, &[u8], usize) -> Vec<T> + Sync,
+    ) -> Vec<T> {
+        let mut parts: Vec<(usize, usize)> = Vec::new();
+        for (i, (va, _)) in self.image.iter().enumerate() {
+            let follows = i > 0 && self.image.get(i - 1).is_some_and(|before| before.0.0 + PAGE_BYTES == va.0);
+            match parts.last_mut() {
+                Some((_, len)) if follows && *len < IMAGE_PART => *len += 1,
+                _ => parts.push((i, 1)),
             }
         }
-        (notes, pointers)
+        let scan = |(first, len): (usize, usize)| {
+            let pages = self.image.get(first..).unwrap_or_default();
+            let start = pages.first().map(|p| p.0).unwrap_or_default();
+            let own = len * PAGE_SIZE;
+            let mut window = Vec::with_capacity(own + overlap.next_multiple_of(PAGE_SIZE));
+            for (va, mfn) in pages {
+                if va.0 != start.0 + window.len() as u64 || window.len() >= own + overlap {
+                    break;
+                }
+                match self.space.memory().page(*mfn) {
+                    Ok(page) => window.extend_from_slice(&page),
+                    Err(_) => window.resize(window.len() + PAGE_SIZE, 0),
+                }
+            }
+            window.truncate(own + overlap);
+            each(start, &window, own)
+        };
+        parts.into_par_iter().flat_map_iter(scan).collect()
     }
 }
 

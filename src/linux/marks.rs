@@ -33,10 +33,14 @@ pub fn find(
     landmarks: &Landmarks,
 ) -> (Vec<Mark>, Vec<String>) {
     let mut doubts = Vec::new();
-    let exported = found.and_then(|f| kallsyms::lookup(kernel, &f.info, &[START_INFO, INIT_OPS]));
+    let own = found.and_then(|f| kallsyms::lookup(kernel, &f.info, &[START_INFO, INIT_OPS]));
     let symbol = |name: &str| {
         let given = given.and_then(|s| s.get(name)).map(|va| (va, "the given symbols"));
-        given.or_else(|| exported.as_ref()?.get(name).map(|va| (*va, "kallsyms in the dump")))
+        given.or_else(|| {
+            let own = own.as_ref()?;
+            let how = if own.exported { "kallsyms in the dump" } else { "kallsyms in the dump, by shape" };
+            own.found.get(name).map(|va| (*va, how))
+        })
     };
     let value = |va: VirtAddr| kernel.space.read_u64("a variable", va).ok();
     let mut marks = Vec::new();
@@ -67,7 +71,7 @@ pub fn find(
     }
     if let Some((va, how)) = symbol(INIT_OPS) {
         marks.extend(value(va).filter(|old| *old != 0).map(|old| Mark { name: INIT_OPS, va, old, how }));
-    } else if given.is_none() && exported.is_none() && found.is_some_and(|f| has_init_ops(&f.uts[2])) {
+    } else if given.is_none() && own.is_none() && found.is_some_and(|f| has_init_ops(&f.uts[2])) {
         doubts.push(format!("{INIT_OPS} of Linux before 4.20 cannot be found without symbols; crash needs it cleared (give --system-map or --vmlinux)"));
     }
     (marks, doubts)

@@ -37,8 +37,8 @@ impl NoteBlob {
     /// All notes of a dump. `root` is the kernel's root table, for CR3; `about` the text of the XDUMPCUT note.
     pub fn new(vcpus: &[Vcpu], vmcoreinfo: Option<&str>, root: Option<Pfn>, about: &str) -> Self {
         let mut blob = Self::default();
-        for (n, v) in (1..).zip(vcpus) {
-            blob.push(b"CORE", NT_PRSTATUS, &prstatus(n, v.regs.unwrap_or_default()));
+        for v in vcpus {
+            blob.push(b"CORE", NT_PRSTATUS, &prstatus(v.id.saturating_add(1), v.regs.unwrap_or_default()));
         }
         for v in vcpus {
             blob.push(b"QEMU", 0, &qemu_state(v.regs.unwrap_or_default(), root));
@@ -66,9 +66,15 @@ impl NoteBlob {
     }
 }
 
-/// Selectors as a kernel on bare metal has them: Xen's flat ring-3 ones stand for the kernel's.
+/// Selectors as on bare metal: a PV kernel runs in ring 3 with Xen's flat ones, and a process has them too after a fast
+/// return.
 fn selectors(regs: &UserRegs) -> (u64, u64) {
-    if regs.in_kernel() { (0x10, 0x18) } else { (u64::from(regs.cs), u64::from(regs.ss)) }
+    match regs.cs {
+        _ if regs.in_kernel() => (0x10, 0x18),
+        0xe033 => (0x33, 0x2b),
+        0xe023 => (0x23, 0x2b),
+        _ => (u64::from(regs.cs), u64::from(regs.ss)),
+    }
 }
 
 /// `struct elf_prstatus` of x86_64: `pr_reg` holds r15 … rdi, orig_rax, rip, cs, rflags, rsp, ss and bases.

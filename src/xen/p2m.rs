@@ -47,7 +47,8 @@ pub struct P2mCheck {
     pub not_owned: u64,
     /// Not believed: the frame number is beyond the machine.
     pub beyond_machine: u64,
-    /// Not believed: a second PFN for a frame whose first one the M2P names (balloon scratch pages of old kernels).
+    /// Not believed: a second PFN for a frame whose first one the M2P names (balloon scratch pages of old kernels), or a
+    /// page of the tree that stands in it twice.
     pub aliases: u64,
     /// Frames of other domains, mapped into this one.
     pub foreign: u64,
@@ -92,7 +93,8 @@ impl P2m {
             0 | INVALID => host.notes.crash.frame_list_list,
             _ => shared.frame_list_list,
         };
-        let mut tree = Tree { host, domain, cursor: host.frames.cursor(), empty: HashSet::new() };
+        let mut tree =
+            Tree { host, domain, cursor: host.frames.cursor(), empty: HashSet::from([0]), seen: HashSet::new() };
         let top_page = tree.page(top).ok_or_else(|| {
             Error::missing(
                 "the P2M list",
@@ -106,6 +108,10 @@ impl P2m {
             if tree.empty.contains(&mid) {
                 continue;
             }
+            if !tree.seen.insert(mid) {
+                p2m.out.check.aliases += covered;
+                continue;
+            }
             let Some(mid_page) = tree.page(Mfn(mid)) else {
                 p2m.out.check.unreadable += covered;
                 continue;
@@ -115,12 +121,17 @@ impl P2m {
                 if tree.empty.contains(&leaf) {
                     continue;
                 }
+                if !tree.seen.insert(leaf) {
+                    p2m.out.check.aliases += FAN.min(entries - j);
+                    continue;
+                }
                 all_empty = false;
                 let Some(leaf_page) = tree.page(Mfn(leaf)) else {
                     p2m.out.check.unreadable += FAN.min(entries - j);
                     continue;
                 };
                 if leaf_page.iter().all(|e| *e == INVALID) {
+                    tree.seen.remove(&leaf);
                     tree.empty.insert(leaf);
                     continue;
                 }
@@ -129,6 +140,7 @@ impl P2m {
                 }
             }
             if all_empty {
+                tree.seen.remove(&mid);
                 tree.empty.insert(mid);
             }
         }
@@ -183,8 +195,11 @@ struct Tree<'h> {
     host: &'h Host<'h>,
     domain: &'h Domain,
     cursor: super::frame_table::Cursor<'h>,
-    /// MFNs of pages known to lead nowhere: the domain's "missing" and "identity" pages.
+    /// MFNs of pages known to lead nowhere: the domain's "missing" and "identity" pages, and 0, which stands for a hole
+    /// in XenLinux's lists.
     empty: HashSet<u64>,
+    /// MFNs of all others. Each stands in the tree once, which bounds the walk by the domain's own pages.
+    seen: HashSet<u64>,
 }
 
 impl Tree<'_> {

@@ -106,6 +106,8 @@ impl KernelImage {
         image.uts(o);
         if let Some(encoding) = o.kallsyms {
             image.kallsyms(encoding);
+        } else if o.hidden_kallsyms {
+            image.hidden_kallsyms(o.kernel);
         }
         if image.has("pv_init_ops") {
             let (ops, patch) = (image.va("pv_init_ops"), image.va("xen_patch"));
@@ -141,6 +143,9 @@ impl KernelImage {
         for i in 0..o.kallsyms_fillers as u64 {
             let name = format!("{}_{}_{i}", PARTS[i as usize % 6], PARTS[(i as usize / 6) % 6]);
             self.symbols.push(Symbol::new(self.base + 0x300 + i * 0x10, 't', &name));
+        }
+        if o.hidden_kallsyms {
+            return; // before 6.1 no compressed name was longer than 127
         }
         // A Rust-like name whose compressed form needs a length of two bytes; sorts before xen_start_info.
         let long = format!("_RNv{}", "Qw7Zk3Vx".repeat(32));
@@ -187,6 +192,42 @@ impl KernelImage {
         if self.has("kallsyms_relative_base") {
             self.put(self.va("kallsyms_relative_base"), &t.relative_base.to_le_bytes());
         }
+    }
+
+    /// One part after the other, as kernels before 6.0 have them: 64-bit addresses in 3.12, 64-bit num_syms and markers
+    /// up to 4.19.
+    fn hidden_kallsyms(&mut self, kernel: Kernel) {
+        let start = self.base + 0x8200;
+        let t = kallsyms::encode(&self.symbols, super::KallsymsBase::AbsolutePercpu, start);
+        let mut bytes = Vec::new();
+        let align = |b: &mut Vec<u8>| b.resize(b.len().next_multiple_of(8), 0);
+        if kernel == Kernel::V3_12 {
+            self.symbols.iter().for_each(|s| bytes.extend(s.va.to_le_bytes()));
+        } else {
+            bytes.extend(&t.offsets);
+            align(&mut bytes);
+            bytes.extend(t.relative_base.to_le_bytes());
+        }
+        let wide = matches!(kernel, Kernel::V3_12 | Kernel::V4_19);
+        let number =
+            |n: usize| if wide { (n as u64).to_le_bytes().to_vec() } else { (n as u32).to_le_bytes().to_vec() };
+        bytes.extend(number(t.count as usize));
+        align(&mut bytes);
+        bytes.extend(&t.names);
+        align(&mut bytes);
+        let mut at = 0;
+        for i in 0..t.count {
+            if i % 256 == 0 {
+                bytes.extend(number(at));
+            }
+            at += 1 + usize::from(t.names[at]);
+        }
+        align(&mut bytes);
+        bytes.extend(&t.token_table);
+        align(&mut bytes);
+        bytes.extend(&t.token_index);
+        assert!(bytes.len() < 0x14000 - 0x8200, "too many symbols");
+        self.put(start, &bytes);
     }
 
     pub fn system_map(&self) -> String {

@@ -200,6 +200,8 @@ pub struct Machine {
     pub note_place: NotePlace,
     pub kallsyms: Option<KallsymsBase>,
     pub kallsyms_fillers: usize,
+    /// The tables are there in the layout of kernels before 6.0, but nothing tells where (with `kallsyms` None).
+    pub hidden_kallsyms: bool,
     /// 0xffff888000000000 (slot 273); 3.12 and 4.19 without back-ports had 0xffff880000000000 (slot 272).
     pub page_offset: u64,
     /// OFFSET(uts_namespace.name): 4 with a kref before it (up to 5.11), 0 since.
@@ -238,6 +240,7 @@ impl Default for Machine {
             note_place: NotePlace::Page,
             kallsyms: Some(KallsymsBase::AbsolutePercpu),
             kallsyms_fillers: 300,
+            hidden_kallsyms: false,
             page_offset: 0xffff_8880_0000_0000,
             uts_offset: 0,
             classic_p2m: false,
@@ -264,7 +267,7 @@ setters! {
     dom0_vcpus: usize, domus: usize, domu_pages: u64, zero_percent: u64, note_place: NotePlace,
     kallsyms: Option<KallsymsBase>, kallsyms_fillers: usize, page_offset: u64, uts_offset: u64,
     classic_p2m: bool, linear_p2m: Option<bool>, ambiguous_start_info: bool, unpinned_mm: bool,
-    running: Vec<(usize, usize, usize)>, lazy_idle: bool, elf: ElfOptions, seed: u64,
+    running: Vec<(usize, usize, usize)>, lazy_idle: bool, hidden_kallsyms: bool, elf: ElfOptions, seed: u64,
 }
 
 impl Machine {
