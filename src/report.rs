@@ -309,7 +309,8 @@ impl fmt::Display for Report {
             if pages == 0 {
                 return Ok(());
             }
-            writeln!(f, "  {name:<28}{pages:>12} pages {:>12}  {note}", size(pages * PAGE_BYTES))
+            let line = format!("  {name:<28}{pages:>12} pages {:>12}  {note}", size(pages * PAGE_BYTES));
+            writeln!(f, "{}", line.trim_end())
         };
         let (m, o) = (&self.machine, &self.output);
         let sampled = if m.exact { "" } else { "estimated from a sample" };

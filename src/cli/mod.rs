@@ -57,8 +57,9 @@ fn cut_out(args: &Cut) -> Result<()> {
         return Err(Error::Usage(format!("{} is the dump itself; give another name for the cut", out.display())));
     }
     let output = Output::create(out, args.force)?;
-    let report = cut::cut(&*source, &options, output, &*progress)?;
+    let report = cut::cut(&*source, &options, output, &*progress);
     progress.finish();
+    let report = report?;
     if !args.quiet {
         let text = match args.report {
             ReportFormat::Text => report.to_string(),
