@@ -1,42 +1,21 @@
 //! The whole way: a dump in, a domain's dump out, a report of what happened.
 
 use crate::error::Result;
-use crate::linux::symbols::Symbols;
+use crate::linux::kernel::START_KERNEL_MAP;
 use crate::linux::{Kernel, marks, note};
+use crate::options::{Format, Options};
 use crate::pipeline::Progress;
-use crate::pipeline::codec::Codec;
 use crate::pipeline::walk::Walker;
 use crate::plan::Plan;
 use crate::report::Report;
 use crate::sink::notes::NoteBlob;
 use crate::sink::{Output, elf, kdump};
 use crate::source::{MachineMemory, ReadAt, Vmcore};
+use crate::units::{Pfn, VirtAddr};
 use crate::xen::survey::Survey;
 use crate::xen::vcpu::vcpus;
 use crate::xen::{Host, P2m};
 use crate::{Error, report};
-
-/// The format of the output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// kdump-compressed, version 6.
-    Kdump(Codec),
-    /// ELF64 vmcore.
-    Elf,
-}
-
-/// What to do.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The format of the output.
-    pub format: Format,
-    /// makedumpfile's dump level: bit 0 drops zero pages.
-    pub level: u8,
-    /// Symbols of the domain's kernel, if the user gave any.
-    pub symbols: Option<Symbols>,
-    /// Worker threads; 0 takes one per CPU that this process may use.
-    pub threads: usize,
-}
 
 /// Cuts the hardware domain out of `source` and writes it to `out`.
 ///
@@ -79,13 +58,14 @@ fn cut_memory(
     let landmarks = pool.install(|| kernel.as_ref().map(Kernel::landmarks)).unwrap_or_default();
     let found = kernel.as_ref().map(|k| pool.install(|| note::find(k, host.notes.linux.as_ref(), &landmarks.notes)));
     let found = report.vmcoreinfo(found);
-    let marks = kernel.as_ref().map(|k| marks::find(k, found.as_ref(), options.symbols.as_ref(), &landmarks));
+    let find_marks = |k| marks::find(k, found.as_ref(), options.symbols.as_ref(), &landmarks);
+    let marks = kernel.as_ref().map(find_marks).transpose()?;
 
     progress.stage("reading page tables", None);
     let mut plan = pool.install(|| Plan::new(&host, domain, &p2m, options.level));
     if let (Some(kernel), Some((marks, doubts))) = (&kernel, marks) {
-        plan.clear(kernel, marks);
         report.warnings.extend(doubts);
+        report.warnings.extend(plan.clear(kernel, marks));
     }
     report.plan(&plan);
     let about = report::about(&host, domain, &plan, options);
@@ -96,12 +76,22 @@ fn cut_memory(
     let written = match options.format {
         Format::Elf => {
             let base = kernel.as_ref().map_or(0xffff_8880_0000_0000, Kernel::direct_map);
-            elf::write(&walker, &notes, base, &out, pool, progress)?
+            let mut windows = vec![elf::Window { base: VirtAddr(base), first: Pfn(0), end: plan.end() }];
+            if let Some((first, end)) = kernel.as_ref().and_then(Kernel::image_pfns) {
+                windows.push(elf::Window { base: VirtAddr(START_KERNEL_MAP), first, end });
+            }
+            elf::write(&walker, &notes, &windows, &out, pool, progress)?
         }
         Format::Kdump(codec) => {
             let uts = found.as_ref().map(|f| f.uts.clone()).unwrap_or_else(unknown_uts);
-            let header =
-                kdump::Header { uts: &uts, level: options.level, cpus: cpus.len() as u32, notes: &notes, codec };
+            let header = kdump::Header {
+                uts: &uts,
+                phys_base: found.as_ref().and_then(|f| f.info.number("phys_base")).unwrap_or(0),
+                level: options.level,
+                cpus: cpus.len() as u32,
+                notes: &notes,
+                codec,
+            };
             kdump::write(&walker, &header, &out, pool, progress)?
         }
     };

@@ -97,6 +97,7 @@ pub mod cut;
 pub mod error;
 pub mod info;
 pub mod linux;
+pub mod options;
 pub mod pipeline;
 pub mod plan;
 pub mod report;

@@ -1,7 +1,7 @@
 //! What was kept, dropped and altered, and why: for people, for scripts, and for the note in the output.
 
-use crate::cut::{Format, Options};
 use crate::linux::note::Found;
+use crate::options::{Format, Options};
 use crate::plan::Plan;
 use crate::plan::tables::Tally;
 use crate::sink::Written;
@@ -153,6 +153,10 @@ impl Report {
         let c = &self.p2m;
         let doubts = [
             (c.not_owned, "P2M entries name frames that Xen does not give to the domain; they were left out"),
+            (
+                c.by_m2p_only,
+                "P2M entries were believed on the M2P's word, since the dump lacks their frame table entries; page tables among them keep machine frames",
+            ),
             (c.beyond_machine, "P2M entries name frames beyond the machine; they were left out"),
             (c.aliases, "P2M entries repeat a frame that the M2P gives to another PFN; they were left out"),
             (c.m2p_disagrees, "P2M entries were believed although the M2P does not confirm them"),
@@ -164,6 +168,10 @@ impl Report {
     pub(crate) fn vcpus(&mut self, vcpus: &[Vcpu]) {
         self.domain.vcpus = vcpus.iter().map(VcpuReport::new).collect();
         let unknown = vcpus.iter().filter(|v| v.regs.is_none()).count();
+        let guessed = vcpus.iter().filter(|v| v.guessed).count();
+        if guessed > 0 {
+            self.warnings.push(format!("nothing proves whose registers the CPU held that {guessed} vCPUs ran on last; the likely ones were taken"));
+        }
         if vcpus.is_empty() {
             self.warnings.push("no vCPU of the domain was found; the output has no registers".into());
         } else if unknown > 0 {
@@ -235,7 +243,7 @@ impl Report {
         out.zero = written.zero;
         out.pages = written.stored + written.zero;
         if written.lost > 0 {
-            out.absent.insert("could not be read".into(), written.lost);
+            *out.absent.entry("could not be read".into()).or_default() += written.lost;
             self.warnings.push(format!("{} pages could not be read; they are missing from the output", written.lost));
         }
         self.machine = machine;

@@ -117,7 +117,7 @@ fn an_existing_output_stays_without_force() {
 }
 
 #[test]
-fn what_a_killed_run_left_is_taken_over_but_not_what_another_is_writing() {
+fn what_stands_beside_the_output_is_not_overwritten_unasked() {
     let f = Folder::new();
     let dump = f.dump(Machine::new());
     let left = f.path("out.incomplete");
@@ -126,9 +126,19 @@ fn what_a_killed_run_left_is_taken_over_but_not_what_another_is_writing() {
     rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
     fails(2, "being written by another run", &[&dump, &f.path("out")]);
     assert_eq!(std::fs::read(&left).unwrap(), b"half");
+    fails(2, "being written by another run", &[&"-f", &dump, &f.path("out")]);
     drop(file);
-    assert!(run(&[&"-q", &dump, &f.path("out")]).status.success());
+    // Left by a run that was killed, or somebody's own: only with -f.
+    fails(2, "out.incomplete exists; give -f", &[&dump, &f.path("out")]);
+    assert_eq!(std::fs::read(&left).unwrap(), b"half");
+    std::fs::set_permissions(&left, std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(run(&[&"-q", &"-f", &dump, &f.path("out")]).status.success());
     assert_eq!(f.names(), ["out", "vmcore"]);
+    assert_eq!(f.path("out").metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    // The dump itself may be called so.
+    std::fs::rename(&dump, f.path("x.incomplete")).unwrap();
+    fails(2, "is the dump itself", &[&"-f", &f.path("x.incomplete"), &f.path("x")]);
+    assert!(f.path("x.incomplete").metadata().unwrap().len() > 1 << 20);
 }
 
 #[test]
@@ -172,6 +182,12 @@ fn output_that_cannot_be_written_leaves_nothing() {
     let dump = f.dump(Machine::new());
     fails(3, "No such file", &[&dump, &f.path("no/such/folder/out")]);
     fails(3, "No space left", &[&dump, &Path::new("/dev/full")]);
+    assert!(Command::new("mkfifo").arg(f.path("pipe")).status().unwrap().success());
+    fails(2, "is a pipe", &[&dump, &f.path("pipe")]);
+    std::fs::remove_file(f.path("pipe")).unwrap();
+    std::os::unix::fs::symlink("nowhere", f.path("link")).unwrap();
+    fails(2, "exists; give -f", &[&dump, &f.path("link")]);
+    std::fs::remove_file(f.path("link")).unwrap();
     fails(2, "folder", &[&dump, &f.dir.path()]);
     for option in ["-E", "--compress=none"] {
         // A limit on file sizes stands for a full disk: the write in the middle fails.

@@ -42,7 +42,7 @@ fn read_all(bytes: &Vec<u8>) -> Result<u64, Error> {
     if let Some(kernel) = &kernel {
         let landmarks = kernel.landmarks();
         let found = note::find(kernel, None, &landmarks.notes).ok();
-        plan.clear(kernel, marks::find(kernel, found.as_ref(), None, &landmarks).0);
+        plan.clear(kernel, marks::find(kernel, found.as_ref(), None, &landmarks)?.0);
     }
     Ok(plan.pages())
 }

@@ -65,8 +65,8 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
         "FILES",
         &[(
             "OUT.incomplete",
-            "The output while it is written. It is removed if the cut fails, and taken over by the next run \
-                             if the program was killed. Only the owner may read it, and OUT.",
+            "The output while it is written. It is removed if the cut fails. One that is left of a run that was \
+             killed is replaced with -f. Only the owner may read it, and OUT.",
         )],
     ),
     (
@@ -80,7 +80,7 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             ),
             (
                 "",
-                "makedumpfile filters the kdump format further. Of the ELF format it takes memory beyond p_filesz as \
+                "makedumpfile filters the kdump format further (one that knows no zstd, with --compress zlib). Of the ELF format it takes memory beyond p_filesz as \
                   excluded, not as zeros; give it the kdump format.",
             ),
             ("", "A mapped dump must keep its size while it is read; see --no-mmap."),

@@ -9,12 +9,16 @@ mod synth;
 use std::collections::BTreeSet;
 use support::dump::{self, Dump as Output, u32_at, u64_at};
 use synth::{Defect, Dump, KallsymsBase, Kernel, Leaves, Machine, NotePlace, Xen};
-use xdump_cut::cut::{Format, Options, cut};
+use xdump_cut::cut::cut;
 use xdump_cut::error::Kind;
 use xdump_cut::linux::symbols::Symbols;
+use xdump_cut::options::{Format, Options};
 use xdump_cut::pipeline::Silent;
 use xdump_cut::pipeline::codec::Codec;
 use xdump_cut::report::Report;
+use xdump_cut::source::{MachineMemory, Vmcore};
+use xdump_cut::xen::Host;
+use xdump_cut::xen::vcpu::vcpus;
 
 fn options(format: Format) -> Options {
     Options { format, level: 1, symbols: None, threads: 2 }
@@ -24,7 +28,7 @@ fn options(format: Format) -> Options {
 fn cut_with(bytes: &Vec<u8>, options: &Options) -> Result<(Report, Box<dyn Output>), xdump_cut::Error> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("out");
-    let out = xdump_cut::sink::Output::create(&path, false)?;
+    let out = xdump_cut::sink::Output::create(&path, false, dir.path())?;
     let report = cut(bytes, options, out, &Silent)?;
     Ok((report, dump::open(&path)))
 }
@@ -193,6 +197,9 @@ fn each_machine() {
         ("PDX hole, large leaves", of().pdx_hole(true).leaves(Leaves::Large)),
         ("lazy idle", of().lazy_idle(true)),
         ("four CPUs", of().pcpus(4).dom0_vcpus(4).running(vec![(3, 0, 2), (1, 0, 0)])),
+        ("shared identity page", of().shared_identity(true)),
+        ("locked L3 tables", of().locked_l3(true)),
+        ("a CPU without notes", of().pcpus(4).dom0_vcpus(3).running(vec![(3, 0, 0)]).silent_cpu(Some(1))),
         ("no other domain", of().domus(0)),
         ("many domains", of().domus(6).domu_pages(128)),
     ] {
@@ -271,14 +278,71 @@ fn a_domain_list_that_loops_or_leads_astray_ends_and_is_said() {
 }
 
 #[test]
-fn missing_parts_of_the_frame_table_do_not_stop_the_rest() {
+fn where_the_frame_table_is_missing_the_m2p_is_believed() {
     for defect in [Defect::FrameTableUnmapped, Defect::FrameTableAbsent] {
         let dump = Machine::new().defect(defect).build();
-        match cut_elf(&dump) {
-            Ok((report, _)) => assert!(!report.warnings.is_empty(), "{defect:?}"),
-            Err(e) => assert_eq!(e.kind(), Kind::BadInput, "{defect:?}: {e}"),
-        }
+        let (report, out) = cut_elf(&dump).unwrap();
+        assert!(report.p2m.by_m2p_only > 0 && warned(&report, "the M2P's word"), "{defect:?}: {:?}", report.warnings);
+        pages(&format!("{defect:?}"), &dump, &*out);
     }
+}
+
+#[test]
+fn two_pfns_for_a_frame_without_an_m2p_are_both_kept() {
+    let dump = Machine::new().m2p_unset(true).defect(Defect::P2mDuplicate).build();
+    let (report, out) = cut_elf(&dump).unwrap();
+    assert!(warned(&report, "does not confirm"));
+    assert!(dump.truth.dom0.keys().all(|p| out.frames().contains(p)));
+    assert_eq!(report.tables.lost, cut_elf(&Machine::new().build()).unwrap().0.tables.lost);
+}
+
+#[test]
+fn a_huge_max_pfn_makes_no_huge_output() {
+    let dump = Machine::new().defect(Defect::MaxPfnHuge).build();
+    for format in [Format::Elf, Format::Kdump(Codec::None)] {
+        let (report, out) = cut_with(&dump.bytes, &options(format)).unwrap();
+        tables("max_pfn", &dump, &*out);
+        assert!(report.output.bytes < 64 << 20, "{} bytes", report.output.bytes);
+    }
+}
+
+#[test]
+fn a_vcpu_whose_struct_is_missing_keeps_its_place() {
+    let of = || Machine::new().dom0_vcpus(4);
+    let sound = of().build();
+    let mut core = Vmcore::parse(&sound.bytes).unwrap();
+    let mem = MachineMemory::new(&sound.bytes, core.take_segments(sound.bytes.len() as u64));
+    let host = Host::open(&mem, &core).unwrap();
+    let second = vcpus(&host, &[host.hardware_domain().unwrap()])[&0][1].va;
+    let mfn = host.space.translate(second).unwrap().addr.mfn().0;
+    let dump = of().with_elf(|e| e.holes = vec![(mfn, mfn + 1)]).build();
+    let (report, out) = cut_elf(&dump).unwrap();
+    assert!(warned(&report, "1 vCPUs have no registers"), "{:?}", report.warnings);
+    let notes: Vec<_> = out.notes().iter().filter(|n| n.name == "CORE").collect();
+    assert_eq!(notes.len(), 4);
+    let last = dump.truth.vcpus.iter().find(|v| (v.domain, v.vcpu) == (0, 3)).unwrap();
+    assert_eq!(u64_at(&notes[3].desc, 112 + 16 * 8), last.regs.rip);
+}
+
+#[test]
+fn symbols_of_another_kernel_are_refused_and_wrong_ones_clear_nothing() {
+    let dump = Machine::new().build();
+    let map = |text: String| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("System.map");
+        std::fs::write(&path, text).unwrap();
+        Some(Symbols::system_map(&path).unwrap())
+    };
+    let other = Options { symbols: map("ffffffff81230000 T _stext\n".into()), ..options(Format::Elf) };
+    let e = cut_with(&dump.bytes, &other).err().unwrap();
+    assert!(e.kind() == Kind::Usage && e.to_string().contains("another kernel"), "{e}");
+    let line = |l: &str| l.ends_with("T _stext").then(|| l.to_owned());
+    let stext = dump.truth.system_map.lines().find_map(line).unwrap();
+    let text = stext.split(' ').next().unwrap();
+    let wrong = Options { symbols: map(format!("{stext}\n{text} d xen_start_info\n")), ..options(Format::Elf) };
+    let (report, out) = cut_with(&dump.bytes, &wrong).unwrap();
+    pages("wrong symbols", &dump, &*out);
+    assert!(report.cleared.iter().all(|c| c.found_by.contains("kallsyms")), "{:?}", report.cleared);
 }
 
 #[test]
@@ -344,10 +408,10 @@ fn truncated_at_many_lengths() {
             Err(e) => assert_eq!(e.kind(), Kind::BadInput, "{n} bytes: {e}"),
             Ok((report, out)) => {
                 assert!(!report.warnings.is_empty(), "{n} of {len} bytes gave no warning");
-                for pfn in out.frames().into_iter().filter(|p| dump.truth.dom0.contains_key(p)) {
-                    let zero = out.page(pfn).unwrap().iter().all(|b| *b == 0);
-                    let really = dump.dom0_page(pfn).unwrap().iter().all(|b| *b == 0);
-                    assert_eq!(zero, really, "{n} bytes: PFN {pfn:#x}");
+                let t = &dump.truth;
+                let data = |p: &u64| t.dom0.contains_key(p) && !t.tables.contains_key(p) && *p != t.xen_start_info_at.0;
+                for pfn in out.frames().into_iter().filter(data) {
+                    assert!(out.page(pfn).unwrap()[..] == dump.dom0_page(pfn).unwrap()[..], "{n} bytes: PFN {pfn:#x}");
                 }
             }
         }

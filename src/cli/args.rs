@@ -43,7 +43,8 @@ pub struct Cut {
     /// What to leave out, in makedumpfile's bits: 1 drops zero pages, 0 keeps them. Either way readers see zeros.
     #[arg(short = 'd', long = "dump-level", value_name = "LEVEL", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
     pub level: u8,
-    /// Format of the output. Without it, a name that ends in .elf asks for ELF, any other for kdump.
+    /// Format of the output. Without it, a name that ends in .elf asks for ELF (but not with --compress), any other for
+    /// kdump.
     #[arg(long, value_enum)]
     pub format: Option<OutputFormat>,
     /// The same as --format elf.

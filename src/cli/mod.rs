@@ -4,17 +4,17 @@ pub mod args;
 pub mod exit;
 mod progress;
 
-use crate::cut::{self, Format};
+use crate::cut;
 use crate::error::{Error, Result};
 use crate::info::Info;
 use crate::linux::symbols::Symbols;
+use crate::options::{Format, Options};
 use crate::sink::Output;
 use crate::source::{self, OpenOptions};
 use args::{Args, Command, Cut, InfoArgs, OutputFormat, ReportFormat};
 use clap::Parser;
 use exit::Exit;
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Runs the command; the exit status is what the caller hands to the system.
@@ -42,21 +42,20 @@ pub fn run() -> Exit {
 
 fn cut_out(args: &Cut) -> Result<()> {
     let (Some(vmcore), Some(out)) = (&args.vmcore, &args.out) else { return Ok(()) };
+    if args.format == Some(OutputFormat::Elf) && args.compress.is_some() {
+        return Err(Error::Usage("--compress is for the kdump format; ELF has none".into()));
+    }
     let symbols = match (&args.vmlinux, &args.system_map) {
         (Some(path), _) => Some(Symbols::vmlinux(path)?),
         (None, Some(path)) => Some(Symbols::system_map(path)?),
         (None, None) => None,
     };
-    let options =
-        cut::Options { format: args.format(), level: args.level, symbols, threads: args.threads.unwrap_or(0) };
+    let options = Options { format: args.format(), level: args.level, symbols, threads: args.threads.unwrap_or(0) };
     let progress = progress::choose(args.quiet);
     // The input first: a wrong file should not cost a look at the output.
     progress.stage("opening", None);
     let source = source::open(vmcore, &OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone() })?;
-    if same_file(vmcore, out) {
-        return Err(Error::Usage(format!("{} is the dump itself; give another name for the cut", out.display())));
-    }
-    let output = Output::create(out, args.force)?;
+    let output = Output::create(out, args.force, vmcore)?;
     let report = cut::cut(&*source, &options, output, &*progress);
     progress.finish();
     let report = report?;
@@ -70,11 +69,6 @@ fn cut_out(args: &Cut) -> Result<()> {
         report.warnings.iter().for_each(|w| complain(&format!("xdump-cut: {}: warning: {w}", vmcore.display())));
     }
     Ok(())
-}
-
-fn same_file(a: &Path, b: &Path) -> bool {
-    let id = |p: &Path| p.metadata().ok().map(|m| (m.dev(), m.ino()));
-    id(a).is_some() && id(a) == id(b)
 }
 
 fn print_info(args: &InfoArgs) -> Result<()> {

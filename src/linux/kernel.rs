@@ -5,7 +5,7 @@
 
 use crate::bytes::{u32_at, words};
 use crate::error::Result;
-use crate::units::{Mfn, PAGE_BYTES, PAGE_SIZE, Pfn, VirtAddr};
+use crate::units::{Mfn, PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE, Pfn, VirtAddr};
 use crate::xen::paging::{AddressSpace, PSE, frame};
 use crate::xen::{Domain, Host, P2m};
 use rayon::prelude::*;
@@ -23,7 +23,7 @@ const MOST_IMAGE_PAGES: usize = 1 << 18;
 /// begins at 0xffffc90000000000.
 const DIRECT_MAPS: std::ops::Range<u64> = 0xffff_8800_0000_0000..0xffff_c900_0000_0000;
 /// `start_info.magic` (Xen: public/xen.h) of a 64-bit domain.
-const START_INFO_MAGIC: &[u8] = b"xen-3.0-x86_64";
+const START_INFO_MAGIC: [u8; 14] = *b"xen-3.0-x86_64";
 
 /// A PV domain's kernel.
 #[derive(Debug)]
@@ -79,6 +79,23 @@ impl<'a> Kernel<'a> {
         self.p2m
     }
 
+    /// The PFNs of the image, first and one more than last. A PV kernel is never relocated: its image's addresses are its
+    /// pseudo-physical ones above [`START_KERNEL_MAP`] (`phys_base` is 0).
+    pub fn image_pfns(&self) -> Option<(Pfn, Pfn)> {
+        let pfns = self.image.iter().filter_map(|(va, mfn)| {
+            let pfn = self.p2m.pfn(*mfn)?;
+            (va.0 - START_KERNEL_MAP == pfn.0 << PAGE_SHIFT).then_some(pfn)
+        });
+        let (first, last) = (pfns.clone().min()?, pfns.max()?);
+        Some((first, Pfn(last.0 + 1)))
+    }
+
+    /// Whether the domain's start_info page begins there.
+    pub fn is_start_info(&self, va: VirtAddr) -> bool {
+        let mut head = [0; START_INFO_MAGIC.len()];
+        self.pfn(va).is_some() && self.read("start_info", va, &mut head).is_ok() && head == START_INFO_MAGIC
+    }
+
     /// Base of the direct map, for addresses that people read: by which of its two L4 slots is there.
     pub fn direct_map(&self) -> u64 {
         let slots: Vec<u64> = self.space.entries(self.space.root()).iter().map(|e| e.0).collect();
@@ -113,7 +130,7 @@ impl<'a> Kernel<'a> {
             if self.pfn(target).is_none() || self.read("a page", target, &mut head).is_err() {
                 continue;
             }
-            if head.starts_with(START_INFO_MAGIC) && found.start_info.is_none() {
+            if head.starts_with(&START_INFO_MAGIC) && found.start_info.is_none() {
                 found.start_info = Some(target);
                 found.start_info_refs = pointers.iter().filter(|p| p.0 == target.0).map(|p| p.1).collect();
             }

@@ -7,6 +7,7 @@
 use super::kernel::{Kernel, Landmarks};
 use super::symbols::Symbols;
 use super::{Found, kallsyms};
+use crate::error::{Error, Result};
 use crate::units::VirtAddr;
 
 /// Eight bytes to clear.
@@ -24,57 +25,77 @@ pub struct Mark {
 
 const START_INFO: &str = "xen_start_info";
 const INIT_OPS: &str = "pv_init_ops";
+/// What its first word points to under Xen.
+const PATCHERS: [&str; 2] = ["xen_patch", "paravirt_patch_default"];
 
-/// Finds the marks; the second list says what is doubtful about them.
+/// Finds the marks; the second list says what is doubtful about them. Nothing is cleared that does not hold what it must:
+/// the address of the start_info page, or of one of the two functions.
+///
+/// # Errors
+/// [`Error::Usage`] if the given symbols are another kernel's.
 pub fn find(
     kernel: &Kernel<'_>,
     found: Option<&Found>,
     given: Option<&Symbols>,
     landmarks: &Landmarks,
-) -> (Vec<Mark>, Vec<String>) {
-    let mut doubts = Vec::new();
-    let own = found.and_then(|f| kallsyms::lookup(kernel, &f.info, &[START_INFO, INIT_OPS]));
-    let symbol = |name: &str| {
-        let given = given.and_then(|s| s.get(name)).map(|va| (va, "the given symbols"));
-        given.or_else(|| {
-            let own = own.as_ref()?;
-            let how = if own.exported { "kallsyms in the dump" } else { "kallsyms in the dump, by shape" };
-            own.found.get(name).map(|va| (*va, how))
-        })
+) -> Result<(Vec<Mark>, Vec<String>)> {
+    let stext = found.and_then(|f| f.info.symbol("_stext"));
+    if let (Some(given), Some(here)) = (given.and_then(|g| g.get("_stext")), stext)
+        && given != here
+    {
+        let why =
+            format!("the given symbols are of another kernel: _stext is at {given} in them and at {here} in the dump");
+        return Err(Error::Usage(why));
+    }
+    let names = [START_INFO, INIT_OPS, PATCHERS[0], PATCHERS[1]];
+    let own = found.and_then(|f| kallsyms::lookup(kernel, &f.info, &names));
+    let how = if own.as_ref().is_some_and(|o| o.exported) {
+        "kallsyms in the dump"
+    } else {
+        "kallsyms in the dump, by shape"
     };
-    let value = |va: VirtAddr| kernel.space.read_u64("a variable", va).ok();
-    let mut marks = Vec::new();
-    if let Some((va, how)) = symbol(START_INFO) {
-        match value(va) {
-            Some(0) => {}
-            Some(old) => {
-                if landmarks.start_info.is_some_and(|s| s.0 != old) {
-                    doubts
-                        .push(format!("{START_INFO} at {va} ({how}) holds {old:#x}, which is not the start_info page"));
-                }
-                marks.push(Mark { name: START_INFO, va, old, how });
-            }
-            None => doubts.push(format!("{START_INFO} at {va} ({how}) cannot be read")),
-        }
+    // Each place that a source of symbols gives, with what stands there.
+    let places = |name: &str| -> Vec<(VirtAddr, u64, &'static str)> {
+        let given = given.and_then(|s| s.get(name)).map(|va| (va, "the given symbols"));
+        let own = own.as_ref().and_then(|o| o.found.get(name)).map(|va| (*va, how));
+        let value = |va| kernel.space.read_u64("a variable", va).ok();
+        given.into_iter().chain(own).filter_map(|(va, how)| Some((va, value(va)?, how))).collect()
+    };
+    let mut doubts = Vec::new();
+    let mut marks: Vec<Mark> = Vec::new();
+    let named = places(START_INFO);
+    let cleared_already = named.iter().any(|p| p.1 == 0);
+    let good = named.iter().find(|p| kernel.is_start_info(VirtAddr(p.1)));
+    if let Some(&(va, old, how)) = good {
+        marks.push(Mark { name: START_INFO, va, old, how });
     } else if let Some(page) = landmarks.start_info {
         let how = "search of the kernel image";
         marks.extend(landmarks.start_info_refs.iter().map(|&va| Mark { name: START_INFO, va, old: page.0, how }));
         if marks.len() > 1 {
-            doubts.push(format!(
-                "{} places in the kernel image hold the start_info page's address; all are cleared",
-                marks.len()
-            ));
+            let n = marks.len();
+            doubts.push(format!("{n} places in the kernel image hold the start_info page's address; all are cleared"));
         }
+    } else if !cleared_already {
+        doubts.push(format!(
+            "{START_INFO} was not found; crash may take the cut for a Xen guest and not open it (give --system-map or --vmlinux)"
+        ));
     }
-    if marks.is_empty() {
-        doubts.push(format!("{START_INFO} was not found; crash may take the cut for a Xen guest and not open it (give --system-map or --vmlinux)"));
-    }
-    if let Some((va, how)) = symbol(INIT_OPS) {
-        marks.extend(value(va).filter(|old| *old != 0).map(|old| Mark { name: INIT_OPS, va, old, how }));
+    let patchers: Vec<u64> = PATCHERS.iter().flat_map(|name| symbol_of(name, given, own.as_ref())).collect();
+    let ops = places(INIT_OPS).into_iter().find(|p| patchers.contains(&p.1));
+    if let Some((va, old, how)) = ops {
+        marks.push(Mark { name: INIT_OPS, va, old, how });
     } else if given.is_none() && own.is_none() && found.is_some_and(|f| has_init_ops(&f.uts[2])) {
-        doubts.push(format!("{INIT_OPS} of Linux before 4.20 cannot be found without symbols; crash needs it cleared (give --system-map or --vmlinux)"));
+        doubts.push(format!(
+            "{INIT_OPS} of Linux before 4.20 cannot be found without symbols; crash needs it cleared (give --system-map or --vmlinux)"
+        ));
     }
-    (marks, doubts)
+    Ok((marks, doubts))
+}
+
+fn symbol_of(name: &str, given: Option<&Symbols>, own: Option<&kallsyms::Symbols>) -> Vec<u64> {
+    let given = given.and_then(|s| s.get(name));
+    let own = own.and_then(|o| o.found.get(name)).copied();
+    given.into_iter().chain(own).map(|va| va.0).collect()
 }
 
 /// `pv_init_ops` went with Linux 4.20 (commit 5c83511bdb98). Only used to warn where no symbols can tell.

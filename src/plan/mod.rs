@@ -3,8 +3,8 @@
 pub mod tables;
 
 use crate::error::Absence;
+use crate::linux::Kernel;
 use crate::linux::marks::Mark;
-use crate::linux::{Kernel, marks};
 use crate::source::MachineMemory;
 use crate::source::segments::Place;
 use crate::units::{Mfn, PAGE_BYTES, PAGE_SIZE, Page, Pfn};
@@ -56,8 +56,7 @@ impl<'a> Plan<'a> {
         let shared = domain.shared_info.as_ref();
         let mut heap = survey.heap;
         heap.extend(shared.map(|s| s.mfn));
-        let end = p2m.end().0.max(shared.map_or(0, |s| s.max_pfn)).max(p2m.foreign_end().0);
-        let mut free = (0..EXTRA_WINDOW).filter(|n| !survey.identity.get(*n)).map(|n| Pfn(end + n));
+        let mut free = (0..EXTRA_WINDOW).filter(|n| !survey.identity.get(*n)).map(|n| Pfn(p2m.bound().0 + n));
         let extra: Vec<(Mfn, Pfn)> = heap.into_iter().map_while(|mfn| Some((mfn, free.next()?))).collect();
         rewriter.set_extra(&extra);
         let (mut runs, mut absent) = (Vec::new(), BTreeMap::new());
@@ -77,12 +76,20 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Adds the clearing of marks.
-    pub fn clear(&mut self, kernel: &Kernel<'_>, marks: Vec<marks::Mark>) {
-        let patch = |mark: Mark| Some(Patch { pfn: kernel.pfn(mark.va)?, at: mark.va.in_page(), mark });
-        self.patches.extend(marks.into_iter().filter_map(patch));
+    /// Adds the clearing of marks; says which are not in the domain's own memory.
+    pub fn clear(&mut self, kernel: &Kernel<'_>, marks: Vec<Mark>) -> Vec<String> {
+        let mut doubts = Vec::new();
+        for mark in marks {
+            match kernel.pfn(mark.va) {
+                Some(pfn) => self.patches.push(Patch { pfn, at: mark.va.in_page(), mark }),
+                None => {
+                    doubts.push(format!("{} at {} is not in the domain's own memory and was left", mark.name, mark.va))
+                }
+            }
+        }
         self.patches.sort_by_key(|p| (p.pfn, p.at));
         self.patches.dedup_by_key(|p| (p.pfn, p.at));
+        doubts
     }
 
     /// Pages of the output, zero ones included.

@@ -16,7 +16,7 @@
 use crate::bitmap::Bitmap;
 use crate::source::MachineMemory;
 use crate::units::{Mfn, PAGE_SHIFT, PTE_FRAME_MASK, Page, Pfn};
-use crate::xen::frame_table::Cursor;
+use crate::xen::frame_table::{Cursor, Entry};
 use crate::xen::paging::{PRESENT, PSE, frame};
 use crate::xen::{Domain, Host, P2m};
 use rayon::prelude::*;
@@ -102,9 +102,7 @@ enum Target {
 impl<'a> Rewriter<'a> {
     /// A rewriter that does not know of synthetic PFNs yet.
     pub fn new(host: &'a Host<'a>, domain: &'a Domain, p2m: &'a P2m) -> Self {
-        let told = domain.shared_info.as_ref().map_or(0, |s| s.max_pfn);
-        let end = p2m.end().0.max(told).max(p2m.foreign_end().0);
-        Self { host, domain, p2m, extra: Vec::new(), end }
+        Self { host, domain, p2m, extra: Vec::new(), end: p2m.bound().0 }
     }
 
     /// Says under which PFNs Xen-heap pages stand in the output.
@@ -201,7 +199,8 @@ impl<'a> Rewriter<'a> {
         if let Some(pfn) = self.p2m.pfn(mfn) {
             return Target::Own(pfn);
         }
-        let info = frames.get(mfn);
+        let entry = frames.look(mfn);
+        let info = entry.info();
         let owner = info.filter(|i| i.has_owner(self.host.state_bits));
         if owner.is_some_and(|i| i.is_xen_heap() && i.owner == self.domain.owner_code) {
             return Target::XenHeap;
@@ -210,7 +209,7 @@ impl<'a> Rewriter<'a> {
             return Target::Foreign(pfn);
         }
         // Where there is no RAM, Xen has no entry, or gives the frame to DOMID_IO.
-        let no_ram = info.is_none() || owner.is_some_and(|i| Some(i.owner) == self.host.dom_io);
+        let no_ram = entry == Entry::None || owner.is_some_and(|i| Some(i.owner) == self.host.dom_io);
         if !no_ram {
             return Target::Lost;
         }

@@ -1,7 +1,8 @@
 //! The ELF64 vmcore, in the shape of QEMU's dump-guest-memory, which every reader knows.
 //!
-//! Header, one PT_NOTE, PT_LOADs by pseudo-physical address, notes, page data. `p_align` is 0: with any other value
-//! crash takes the file for a netdump and dies on QEMU's notes. `p_vaddr` is the address in the kernel's direct map.
+//! Header, one PT_NOTE, PT_LOADs by pseudo-physical address, notes, page data. The kernel's image has PT_LOADs for its own
+//! addresses besides, with the same data, so that gdb finds the variables of a vmlinux. `p_align` is 0: with any other value
+//! crash takes the file for a netdump and dies on QEMU's notes. `p_vaddr` is the address in the kernel's direct map, or image.
 //! Zero pages at the end of a PT_LOAD are `p_memsz` beyond `p_filesz`; ones in the middle of data are holes of the
 //! file. More than 65,534 headers are counted in section header 0 (PN_XNUM).
 
@@ -12,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::pipeline::Progress;
 use crate::pipeline::walk::{CHUNK, Chunk, Piece, Walker, chunks};
 use crate::pipeline::zero::is_zero;
-use crate::units::{PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE, Pfn};
+use crate::units::{PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE, Pfn, VirtAddr};
 use goblin::elf::header::{ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_X86_64, ET_CORE, EV_CURRENT};
 use goblin::elf::program_header::{PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE};
 use goblin::elf64::header::{SIZEOF_EHDR, SIZEOF_IDENT};
@@ -35,14 +36,60 @@ struct Load {
     pages: u64,
 }
 
-/// Writes the dump. `direct_map` is the base of the kernel's direct map.
+/// A range of kernel addresses in which PFNs stand in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The address of PFN 0, whether that is in the window or not.
+    pub base: VirtAddr,
+    /// First PFN.
+    pub first: Pfn,
+    /// One more than the last PFN.
+    pub end: Pfn,
+}
+
+/// A PT_LOAD as its header states it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mapped {
+    base: VirtAddr,
+    pfn: Pfn,
+    /// Pages of data before it in the file.
+    place: u64,
+    stored: u64,
+    pages: u64,
+}
+
+impl Window {
+    /// The parts of `loads` in the window.
+    fn map(self, loads: &[Load]) -> Vec<Mapped> {
+        let mut place = 0;
+        let part = |load: &Load| {
+            let start = place;
+            place += load.stored;
+            let first = load.pfn.max(self.first).0;
+            let end = (load.pfn.0 + load.pages).min(self.end.0);
+            let skip = first.checked_sub(load.pfn.0).filter(|_| first < end)?;
+            let stored = load.stored.saturating_sub(skip).min(end - first);
+            Some(Mapped {
+                base: self.base,
+                pfn: Pfn(first),
+                place: start + skip.min(load.stored),
+                stored,
+                pages: end - first,
+            })
+        };
+        loads.iter().filter_map(part).collect()
+    }
+}
+
+/// Writes the dump. `windows` are the address ranges of the kernel in which pages stand: the direct map first, which has
+/// all of them, then its image.
 ///
 /// # Errors
 /// [`crate::Error::Write`].
 pub fn write(
     walker: &Walker<'_>,
     notes: &NoteBlob,
-    direct_map: u64,
+    windows: &[Window],
     out: &Output,
     pool: &rayon::ThreadPool,
     progress: &dyn Progress,
@@ -55,14 +102,15 @@ pub fn write(
         // What stood on a device before must not show through the holes.
         loads.iter().for_each(|l| data.set_range(l.first, l.stored));
     }
-    let phnum = loads.len() as u64 + 1;
+    let mapped: Vec<Mapped> = windows.iter().flat_map(|w| w.map(&loads)).collect();
+    let phnum = mapped.len() as u64 + 1;
     let extended = phnum >= PN_XNUM;
     let notes_at = SIZEOF_EHDR as u64 + phnum * SIZEOF_PHDR as u64 + if extended { SIZEOF_SHDR as u64 } else { 0 };
     let data_at = (notes_at + notes.bytes.len() as u64).next_multiple_of(PAGE_BYTES);
     let stored: u64 = loads.iter().map(|l| l.stored).sum();
     let bytes = data_at + stored * PAGE_BYTES;
     out.set_len(bytes)?;
-    out.write_at(&headers(&loads, notes, notes_at, data_at, direct_map), 0)?;
+    out.write_at(&headers(&mapped, notes, notes_at, data_at), 0)?;
     out.write_at(&notes.bytes, notes_at)?;
 
     // Where each PT_LOAD's data begins, in pages, to find a chunk's place.
@@ -222,8 +270,8 @@ fn write_chunk(
     })
 }
 
-fn headers(loads: &[Load], notes: &NoteBlob, notes_at: u64, data_at: u64, direct_map: u64) -> Vec<u8> {
-    let phnum = loads.len() as u64 + 1;
+fn headers(mapped: &[Mapped], notes: &NoteBlob, notes_at: u64, data_at: u64) -> Vec<u8> {
+    let phnum = mapped.len() as u64 + 1;
     let extended = phnum >= PN_XNUM;
     let sections_at = SIZEOF_EHDR as u64 + phnum * SIZEOF_PHDR as u64;
     let mut b = Vec::with_capacity(notes_at.min(1 << 30) as usize);
@@ -247,17 +295,10 @@ fn headers(loads: &[Load], notes: &NoteBlob, notes_at: u64, data_at: u64, direct
 
     let size = notes.bytes.len() as u64;
     program_header(&mut b, PT_NOTE, 0, [notes_at, 0, 0, size, size]);
-    let mut offset = data_at;
-    for load in loads {
-        let paddr = load.pfn.0 << PAGE_SHIFT;
-        let (stored, all) = (load.stored * PAGE_BYTES, load.pages * PAGE_BYTES);
-        program_header(
-            &mut b,
-            PT_LOAD,
-            PF_R | PF_W | PF_X,
-            [offset, direct_map.wrapping_add(paddr), paddr, stored, all],
-        );
-        offset += stored;
+    for m in mapped {
+        let (offset, paddr) = (data_at + m.place * PAGE_BYTES, m.pfn.0 << PAGE_SHIFT);
+        let (stored, all) = (m.stored * PAGE_BYTES, m.pages * PAGE_BYTES);
+        program_header(&mut b, PT_LOAD, PF_R | PF_W | PF_X, [offset, m.base.0.wrapping_add(paddr), paddr, stored, all]);
     }
     if extended {
         // Section header 0, of which only sh_info means something.
@@ -285,12 +326,12 @@ mod tests {
 
     #[test]
     fn many_headers_are_counted_in_the_section_header() {
-        let load = |n| Load { pfn: Pfn(2 * n), first: n, stored: 1, pages: 1 };
+        let load = |n| Mapped { base: VirtAddr(0), pfn: Pfn(2 * n), place: n, stored: 1, pages: 1 };
         for (count, extended) in [(65_533, false), (65_534, true), (70_000, true)] {
-            let loads: Vec<Load> = (0..count).map(load).collect();
+            let loads: Vec<Mapped> = (0..count).map(load).collect();
             let phnum = count + 1;
             let end = 64 + phnum * 56 + if extended { 64 } else { 0 };
-            let b = headers(&loads, &NoteBlob::default(), end, end.next_multiple_of(4096), 0);
+            let b = headers(&loads, &NoteBlob::default(), end, end.next_multiple_of(4096));
             assert_eq!(b.len() as u64, end);
             let e_phnum = u16::from_le_bytes([b[56], b[57]]);
             assert_eq!(e_phnum == 0xffff, extended);
@@ -299,5 +340,17 @@ mod tests {
                 assert_eq!(u32::from_le_bytes(b[at + 44..at + 48].try_into().unwrap()) as u64, phnum);
             }
         }
+    }
+
+    #[test]
+    fn a_window_shows_its_part_of_each_load() {
+        let load = |pfn, first, stored, pages| Load { pfn: Pfn(pfn), first, stored, pages };
+        let loads = [load(0, 0, 4, 6), load(10, 6, 2, 10), load(30, 16, 5, 5)];
+        let window = Window { base: VirtAddr(0), first: Pfn(2), end: Pfn(32) };
+        let parts: Vec<_> = window.map(&loads).iter().map(|m| (m.pfn.0, m.place, m.stored, m.pages)).collect();
+        assert_eq!(parts, [(2, 2, 2, 4), (10, 4, 2, 10), (30, 6, 2, 2)]);
+        let window = Window { base: VirtAddr(0), first: Pfn(13), end: Pfn(15) };
+        let parts: Vec<_> = window.map(&loads).iter().map(|m| (m.pfn.0, m.place, m.stored, m.pages)).collect();
+        assert_eq!(parts, [(13, 6, 0, 2)]);
     }
 }

@@ -30,6 +30,8 @@ fn window(threads: usize) -> usize {
 pub struct Header<'a> {
     /// sysname, nodename, release, version, machine, domainname.
     pub uts: &'a [String; 6],
+    /// VMCOREINFO's phys_base; 0 in a PV kernel.
+    pub phys_base: i64,
     /// The dump level that was asked for.
     pub level: u8,
     /// Number of vCPUs.
@@ -192,7 +194,7 @@ fn sub_header(header: &Header<'_>, max_mapnr: u64) -> Vec<u8> {
     let notes_at = PAGE_BYTES + SUB_HEADER as u64;
     let (info_at, info_len) = header.notes.vmcoreinfo.map_or((0, 0), |(at, len)| (notes_at + at as u64, len as u64));
     let mut b = Vec::with_capacity(SUB_HEADER);
-    b.extend(0_u64.to_le_bytes()); // phys_base: always 0 in a PV kernel
+    b.extend(header.phys_base.to_le_bytes());
     b.extend(u32::from(header.level).to_le_bytes());
     b.extend(0_u32.to_le_bytes()); // split
     let words = [

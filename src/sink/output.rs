@@ -3,9 +3,9 @@
 use crate::error::{Error, Result};
 use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, FileType, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A file that is written beside its name as `NAME.incomplete`, and renamed when it is complete and on the disk. Without
@@ -19,38 +19,44 @@ pub struct Output {
 }
 
 impl Output {
-    /// Opens the output; with `overwrite`, what stands there is replaced at the end. A dump holds the secrets of a
-    /// machine, so only the owner may read it.
+    /// Opens the output; with `overwrite`, what stands there is replaced at the end, and what a killed run left beside it
+    /// now. `keep` is the input: it is never written to. A dump holds the secrets of a machine, so only the owner may
+    /// read the new file.
     ///
     /// # Errors
-    /// [`Error::OutputExists`], or [`Error::Write`] with what the operating system says.
-    pub fn create(path: &Path, overwrite: bool) -> Result<Self> {
+    /// [`Error::OutputExists`], [`Error::Usage`] for a folder, a pipe or the input itself, or [`Error::Write`] with what
+    /// the operating system says.
+    pub fn create(path: &Path, overwrite: bool, keep: &Path) -> Result<Self> {
         let name = path.display().to_string();
-        let existing = std::fs::metadata(path).ok();
-        if existing.as_ref().is_some_and(|m| m.is_dir()) {
-            return Err(Error::Usage(format!("{name} is a folder, not a file to write")));
+        if same_file(path, keep) {
+            return Err(Error::Usage(format!("{name} is the dump itself; give another name for the cut")));
         }
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).mode(0o600);
-        let no_link = OFlags::NOFOLLOW.bits() as i32;
-        if existing.as_ref().is_some_and(|m| !m.is_file()) {
-            let file = options.open(path).map_err(|e| Error::write(name, e))?;
-            return Ok(Self { file, path: path.into(), temporary: None, overwrite });
+        if let Some(kind) = std::fs::metadata(path).ok().map(|m| m.file_type()).filter(|t| !t.is_file()) {
+            return Self::in_place(path, kind);
         }
-        if existing.is_some() && !overwrite {
+        // A link that leads nowhere is there too.
+        if path.symlink_metadata().is_ok() && !overwrite {
             return Err(Error::OutputExists(name));
         }
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(".incomplete");
         let temporary = PathBuf::from(temporary);
-        // One that was left behind by a run that was killed is taken over; the lock tells it from one at work.
-        let file = options.create(true).custom_flags(no_link).open(&temporary).map_err(|e| Error::write(&name, e))?;
-        let locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
-        if locked == Err(Errno::WOULDBLOCK) {
-            return Err(Error::Usage(format!("{name} is being written by another run")));
-        }
-        file.set_len(0).map_err(|e| Error::write(&name, e))?;
+        let file = claim(&temporary, overwrite, keep)?;
         Ok(Self { file, path: path.into(), temporary: Some(temporary), overwrite })
+    }
+
+    fn in_place(path: &Path, kind: FileType) -> Result<Self> {
+        let name = path.display().to_string();
+        if kind.is_dir() {
+            return Err(Error::Usage(format!("{name} is a folder, not a file to write")));
+        }
+        if kind.is_fifo() || kind.is_socket() {
+            return Err(Error::Usage(format!(
+                "{name} is a pipe; the cut needs a file or a device that it can seek in"
+            )));
+        }
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| Error::write(name, e))?;
+        Ok(Self { file, path: path.into(), temporary: None, overwrite: true })
     }
 
     /// Whether it is a new file, whose unwritten parts read as zeros; a device's do not.
@@ -82,7 +88,13 @@ impl Output {
     /// # Errors
     /// [`Error::Write`], or [`Error::OutputExists`] if another file took the name meanwhile.
     pub fn commit(mut self) -> Result<()> {
-        let Some(temporary) = self.temporary.as_ref() else { return Ok(()) };
+        let Some(temporary) = self.temporary.as_ref() else {
+            return match self.file.sync_all() {
+                // Not every device has anything to sync.
+                Err(e) if e.kind() != io::ErrorKind::InvalidInput => Err(self.error(e)),
+                _ => Ok(()),
+            };
+        };
         self.file.sync_all().map_err(|e| self.error(e))?;
         let renamed = if self.overwrite {
             std::fs::rename(temporary, &self.path)
@@ -113,4 +125,43 @@ impl Drop for Output {
             let _ = std::fs::remove_file(temporary);
         }
     }
+}
+
+/// Makes the temporary file, locked. One that is there already is replaced only with `overwrite`, and never while
+/// another run holds its lock.
+fn claim(temporary: &Path, overwrite: bool, keep: &Path) -> Result<File> {
+    let name = temporary.display().to_string();
+    let failed = |e| Error::write(&name, e);
+    let busy = || Error::Usage(format!("{name} is being written by another run"));
+    let lock = |file: &File| flock(file, FlockOperation::NonBlockingLockExclusive) != Err(Errno::WOULDBLOCK);
+    let new = || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(temporary);
+    let file = match new() {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            if same_file(temporary, keep) {
+                return Err(Error::Usage(format!("{name} is the dump itself; give another name for the cut")));
+            }
+            let no_link = OFlags::NOFOLLOW.bits() as i32;
+            let old = OpenOptions::new().read(true).custom_flags(no_link).open(temporary).map_err(failed)?;
+            if !lock(&old) {
+                return Err(busy());
+            }
+            if !overwrite {
+                return Err(Error::OutputExists(name));
+            }
+            std::fs::remove_file(temporary).map_err(failed)?;
+            new().map_err(failed)?
+        }
+        other => other.map_err(failed)?,
+    };
+    // Between making and locking it another run may have taken it for one that was left behind.
+    let ours = |m: std::fs::Metadata| file.metadata().is_ok_and(|f| (f.dev(), f.ino()) == (m.dev(), m.ino()));
+    if !lock(&file) || !temporary.symlink_metadata().is_ok_and(ours) {
+        return Err(busy());
+    }
+    Ok(file)
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    let id = |p: &Path| p.metadata().ok().map(|m| (m.dev(), m.ino()));
+    id(a).is_some() && id(a) == id(b)
 }

@@ -16,6 +16,8 @@ const SHDR_SIZE: usize = goblin::elf64::section_header::SIZEOF_SHDR;
 pub const PN_XNUM: u16 = 0xffff;
 /// No host has more notes than this: 8192 CPUs need 4 MiB.
 const MOST_NOTE_BYTES: u64 = 64 << 20;
+/// One program header per 64 KiB of a TiB: no dump has more.
+const MOST_HEADERS: u32 = 1 << 24;
 
 /// The parts of a vmcore file.
 #[derive(Debug)]
@@ -71,6 +73,9 @@ impl Vmcore {
             return wrong("the size of a program header", format!("{phentsize}, not {PHDR_SIZE}"));
         }
         let phnum = if phnum == PN_XNUM { extended_count(source, shoff)? } else { u32::from(phnum) };
+        if phnum > MOST_HEADERS {
+            return Err(Error::damaged("ELF header", format!("{phnum} program headers; no dump has so many")));
+        }
         let bytes = u64::from(phnum) * PHDR_SIZE as u64;
         if phoff.checked_add(bytes).is_none_or(|end| end > len) {
             let why = format!("{phnum} of them at {phoff:#x} do not fit in a file of {len} bytes; it is cut short");
@@ -107,14 +112,23 @@ impl Vmcore {
                 if present < file_size {
                     self.oddities.push(format!("{} of {file_size} bytes of notes are cut off", file_size - present));
                 }
-                if present > MOST_NOTE_BYTES {
-                    return Err(Error::damaged("PT_NOTE", format!("{present} bytes of notes; no host has so many")));
+                let before: u64 = self.note_segments.iter().map(|s| s.0.len() as u64).sum();
+                if before + present > MOST_NOTE_BYTES {
+                    let why = format!("{} bytes of notes or more; no host has so many", before + present);
+                    return Err(Error::damaged("PT_NOTE", why));
                 }
                 if present == 0 {
                     return Ok(());
                 }
                 let mut notes = vec![0; present as usize];
                 source.read_exact_at(FileOffset(offset), &mut notes).map_err(|e| Error::read("the notes", e))?;
+                let mut walk = Notes::new(&notes, word(48));
+                let count = walk.by_ref().count();
+                if walk.rest().iter().any(|b| *b != 0) {
+                    let rest = walk.rest().len();
+                    self.oddities
+                        .push(format!("{rest} bytes behind {count} notes are no note; what they held is unknown"));
+                }
                 self.note_segments.push((notes, word(48)));
             }
             _ => {}

@@ -34,58 +34,76 @@ struct Extent {
     place: Place,
 }
 
+impl Extent {
+    /// The part of it from `start` to `end`, if that is anything.
+    fn piece(&self, start: u64, end: u64) -> Option<Self> {
+        let place = match self.place {
+            Place::File(offset) => Place::File(FileOffset(offset.0.wrapping_add(start.wrapping_sub(self.start)))),
+            other => other,
+        };
+        (start < end).then_some(Self { start, end, place })
+    }
+}
+
 /// All PT_LOADs, made searchable.
 #[derive(Debug, Default)]
 pub struct Segments {
     extents: Vec<Extent>,
     /// Bytes that headers promise beyond the end of the file.
     pub cut_off: u64,
-    /// Bytes that more than one header claims; the header with the lower address has them.
+    /// Bytes that more than one header claims and the file holds; the header with the lower address has them.
     pub overlapping: u64,
     /// Bytes that stand beyond `p_filesz`: zeros by the ELF rules.
     pub beyond_file_size: u64,
 }
 
 impl Segments {
-    /// Sorts and clips. `file_len` is the size of the file in bytes.
+    /// Sorts and clips. `file_len` is the size of the file in bytes. Where headers overlap, bytes that are in the file come
+    /// before zeros, and zeros before what is cut off.
     pub fn new(mut loads: Vec<Load>, file_len: u64) -> Self {
-        let mut all = Self::default();
         loads.sort_by_key(|l| (l.start, l.offset));
-        let mut covered = 0_u64;
-        for load in loads {
-            let start = load.start.0;
-            let Some(end) = start.checked_add(load.mem_size.max(load.file_size)) else { continue };
-            let from = start.max(covered);
-            all.overlapping += from.min(end).saturating_sub(start);
-            if from >= end {
-                continue;
-            }
-            covered = end;
-            // Three parts at most: in the file, promised but cut off, beyond p_filesz.
-            let stored = file_len.saturating_sub(load.offset.0).min(load.file_size);
-            let parts = [
-                (start, start + stored, Place::File(load.offset)),
-                (start + stored, start + load.file_size, Place::Absent(Absence::CutOff)),
-                (start + load.file_size, end, Place::Zeros),
-            ];
-            for (a, b, place) in parts {
-                let a = a.max(from);
-                if a >= b {
-                    continue;
-                }
-                let place = match place {
-                    Place::File(offset) => Place::File(FileOffset(offset.0 + (a - start))),
-                    other => other,
-                };
-                match place {
-                    Place::Absent(_) => all.cut_off += b - a,
-                    Place::Zeros => all.beyond_file_size += b - a,
-                    Place::File(_) => {}
-                }
-                all.extents.push(Extent { start: a, end: b, place });
+        let mut all = Self::default();
+        let part = |load: &Load, from: u64, to: u64, place: Place| {
+            let start = load.start.0.checked_add(from)?;
+            Some(Extent { start, end: load.start.0.checked_add(to)?, place }).filter(|e| e.start < e.end)
+        };
+        let stored = |l: &Load| file_len.saturating_sub(l.offset.0).min(l.file_size);
+        let data = loads.iter().filter_map(|l| part(l, 0, stored(l), Place::File(l.offset)));
+        let zeros = loads.iter().filter_map(|l| part(l, l.file_size, l.mem_size, Place::Zeros));
+        let cut_off = loads.iter().filter_map(|l| part(l, stored(l), l.file_size, Place::Absent(Absence::CutOff)));
+        all.overlapping = all.fill(data.collect());
+        all.fill(zeros.collect());
+        all.fill(cut_off.collect());
+        for e in &all.extents {
+            match e.place {
+                Place::Absent(_) => all.cut_off += e.end - e.start,
+                Place::Zeros => all.beyond_file_size += e.end - e.start,
+                Place::File(_) => {}
             }
         }
         all
+    }
+
+    /// Adds what of `parts` is not covered yet; says how many bytes were.
+    fn fill(&mut self, mut parts: Vec<Extent>) -> u64 {
+        parts.sort_by_key(|e| e.start);
+        let (mut added, mut covered, mut upto) = (Vec::new(), 0_u64, 0_u64);
+        for part in parts {
+            let mut at = part.start.max(upto).min(part.end);
+            covered = covered.saturating_add(at - part.start);
+            let next = self.extents.partition_point(|e| e.end <= at);
+            for there in self.extents.get(next..).unwrap_or_default().iter().take_while(|e| e.start < part.end) {
+                added.extend(part.piece(at, there.start));
+                let end = there.end.min(part.end);
+                covered = covered.saturating_add(end - at.max(there.start));
+                at = end;
+            }
+            added.extend(part.piece(at, part.end));
+            upto = upto.max(part.end);
+        }
+        self.extents.extend(added);
+        self.extents.sort_by_key(|e| e.start);
+        covered
     }
 
     /// What stands at `addr`, and for how many bytes.
@@ -135,17 +153,29 @@ mod tests {
         let s = Segments::new(vec![load(0x3000, 0x500, 0x1000, 0x3000), load(0x1000, 0x100, 0x2800, 0x2800)], 0x1280);
         assert_eq!(s.find(MachineAddr(0)), (Place::Absent(Absence::NotInDump), 0x1000));
         assert_eq!(s.find(MachineAddr(0x1010)), (Place::File(FileOffset(0x110)), 0x1170));
-        assert_eq!(s.find(MachineAddr(0x2180)), (Place::Absent(Absence::CutOff), 0x1680));
+        assert_eq!(s.find(MachineAddr(0x2180)), (Place::Absent(Absence::CutOff), 0xe80));
         assert_eq!(s.find(MachineAddr(0x3800)), (Place::File(FileOffset(0xd00)), 0x580));
         assert_eq!(s.find(MachineAddr(0x3d80)), (Place::Absent(Absence::CutOff), 0x280));
         assert_eq!(s.find(MachineAddr(0x4000)), (Place::Zeros, 0x2000));
         assert_eq!(s.find(MachineAddr(0x6000)).0, Place::Absent(Absence::NotInDump));
-        assert_eq!((s.overlapping, s.cut_off, s.beyond_file_size), (0x800, 0x1900, 0x2000));
+        assert_eq!((s.overlapping, s.cut_off, s.beyond_file_size), (0, 0x1100, 0x2000));
         assert_eq!(s.ranges().collect::<Vec<_>>(), [(MachineAddr(0x1000), MachineAddr(0x6000))]);
     }
 
     #[test]
+    fn what_the_file_holds_comes_before_zeros_and_what_is_cut_off() {
+        let s = Segments::new(vec![load(0, 0x100, 0x1000, 0x4000), load(0x1000, 0x1100, 0x1000, 0x1000)], 0x2100);
+        assert_eq!(s.find(MachineAddr(0x1000)), (Place::File(FileOffset(0x1100)), 0x1000));
+        assert_eq!(s.find(MachineAddr(0x2000)), (Place::Zeros, 0x2000));
+        let s = Segments::new(vec![load(0, 0x5000, 0x3000, 0x3000), load(0x1000, 0, 0x1000, 0x1000)], 0x2000);
+        assert_eq!(s.find(MachineAddr(0x1800)), (Place::File(FileOffset(0x800)), 0x800));
+        assert_eq!(s.find(MachineAddr(0x2800)), (Place::Absent(Absence::CutOff), 0x800));
+        assert_eq!(s.cut_off, 0x2000);
+    }
+
+    #[test]
     fn numbers_at_the_edge_do_not_wrap() {
+        Segments::new(vec![load(0, 0, 1 << 63, 1 << 63); 3], u64::MAX);
         let s = Segments::new(vec![load(u64::MAX - 10, 0, 100, 100), load(0, u64::MAX, 100, 100)], 50);
         assert_eq!(s.find(MachineAddr(u64::MAX)).1, 0);
         assert_eq!(s.find(MachineAddr(5)), (Place::Absent(Absence::CutOff), 95));

@@ -9,7 +9,7 @@ use super::host::Host;
 use super::shared_info::SharedInfo;
 use crate::bytes::{u16_at, u64_at};
 use crate::error::{Error, Result};
-use crate::units::{Mfn, PAGE_BYTES, VirtAddr};
+use crate::units::{PAGE_BYTES, VirtAddr};
 
 /// DOMID_FIRST_RESERVED.
 const FIRST_RESERVED: u16 = 0x7ff0;
@@ -99,11 +99,5 @@ impl Domain {
     /// Whether it owns the frame as ordinary memory.
     pub fn owns(&self, host: &Host<'_>, info: &super::page_info::PageInfo) -> bool {
         info.has_owner(host.state_bits) && info.owner == self.owner_code && !info.is_xen_heap()
-    }
-
-    /// Whether it owns the frame as a Xen-heap page shared with it: shared info, grant table.
-    pub fn owns_xen_heap(&self, host: &Host<'_>, mfn: Mfn) -> bool {
-        let info = host.frames.get(mfn);
-        info.is_some_and(|i| i.is_xen_heap() && i.has_owner(host.state_bits) && i.owner == self.owner_code)
     }
 }

@@ -39,12 +39,14 @@ impl<'a> FrameTable<'a> {
         let size = key("SIZE(page_info)", info.size("page_info"))?;
         let count_at = key("OFFSET(page_info.count_info)", info.offset("page_info.count_info"))?;
         let mut owner_at = key("OFFSET(page_info._domain)", info.offset("page_info._domain"))?;
-        if size == 32 && owner_at == count_at + 8 {
+        // Bounded first, so that the sums below cannot wrap.
+        let sound = matches!(size, 32 | 48) && count_at < size && owner_at < size;
+        if size == 32 && sound && owner_at == count_at + 8 {
             // Xen 3.4 to 4.0.1 print the offset of the union before it (Xen commit 84be7c5af4).
             owner_at += 8;
         }
         let max_page = space.read_u64("max_page", VirtAddr(max_page))?;
-        if !matches!(size, 32 | 48) || count_at + 16 > owner_at || owner_at + 4 > size {
+        if !sound || count_at + 16 > owner_at || owner_at + 4 > size {
             let why = format!(
                 "SIZE(page_info) {size}, count_info at {count_at}, _domain at {owner_at}; Xen 3.4 or later is needed"
             );
@@ -74,12 +76,33 @@ impl<'a> FrameTable<'a> {
 
     /// A reader with a memory of one block; each thread has its own.
     pub fn cursor(&self) -> Cursor<'_> {
-        Cursor { table: self, first: None, block: vec![0; (BLOCK * self.size) as usize] }
+        Cursor { table: self, first: None, block: vec![0; (BLOCK * self.size) as usize], unreadable: 0 }
     }
 
     /// A single entry; use a [`Cursor`] for many.
     pub fn get(&self, mfn: Mfn) -> Option<PageInfo> {
-        self.cursor().get(mfn)
+        self.cursor().look(mfn).info()
+    }
+}
+
+/// What the table says of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// This.
+    Info(PageInfo),
+    /// It has no entry: past max_page, not mapped, or filled with ones (padding and hot-plug slack, which Xen sets so).
+    None,
+    /// It has one, but the dump does not.
+    Unreadable,
+}
+
+impl Entry {
+    /// The entry, if there is one that can be read.
+    pub fn info(self) -> Option<PageInfo> {
+        match self {
+            Self::Info(info) => Some(info),
+            Self::None | Self::Unreadable => None,
+        }
     }
 }
 
@@ -90,44 +113,47 @@ pub struct Cursor<'t> {
     /// The first PDX in `block`.
     first: Option<u64>,
     block: Vec<u8>,
+    /// A bit for each entry of the block that the dump does not have.
+    unreadable: u128,
 }
 
 impl Cursor<'_> {
-    /// What Xen knows of a frame; `None` where there is no entry: past max_page, not mapped, not in the dump, or
-    /// filled with ones (padding and hot-plug slack, which Xen sets so).
-    pub fn get(&mut self, mfn: Mfn) -> Option<PageInfo> {
+    /// What Xen knows of a frame.
+    pub fn look(&mut self, mfn: Mfn) -> Entry {
         let t = self.table;
-        if mfn.0 >= t.max_page {
-            return None;
-        }
-        let pdx = t.pdx.pdx(mfn)?.0;
-        let first = pdx - pdx % BLOCK;
+        let Some(pdx) = t.pdx.pdx(mfn).filter(|_| mfn.0 < t.max_page) else { return Entry::None };
+        let first = pdx.0 - pdx.0 % BLOCK;
         if self.first != Some(first) {
             self.load(first);
         }
-        let at = usize::try_from((pdx - first) * t.size).ok()?;
-        let count = u64_at(&self.block, at + t.count_at)?;
-        let kind = u64_at(&self.block, at + t.count_at + 8)?;
+        if self.unreadable >> (pdx.0 - first) & 1 == 1 {
+            return Entry::Unreadable;
+        }
+        let at = ((pdx.0 - first) * t.size) as usize;
+        let word = |at: usize| u64_at(&self.block, at).unwrap_or(u64::MAX);
+        let count = word(at + t.count_at);
         let owner = match t.wide_owner {
-            true => u64_at(&self.block, at + t.owner_at)?,
-            false => u64::from(u32_at(&self.block, at + t.owner_at)?),
+            true => word(at + t.owner_at),
+            false => u32_at(&self.block, at + t.owner_at).map_or(0, u64::from),
         };
-        (count != u64::MAX).then_some(PageInfo { count, kind, owner })
+        let info = PageInfo { count, kind: word(at + t.count_at + 8), owner };
+        if count == u64::MAX { Entry::None } else { Entry::Info(info) }
     }
 
     fn load(&mut self, first: u64) {
         let t = self.table;
-        self.first = Some(first);
-        let va = first.checked_mul(t.size).and_then(|o| t.base.checked_add(o));
-        let read = |va, buf: &mut [u8]| t.space.read("the frame table", va, buf).is_ok();
-        if va.is_some_and(|va| read(va, &mut self.block)) {
+        (self.first, self.unreadable) = (Some(first), 0);
+        let va = |n: u64| first.checked_add(n)?.checked_mul(t.size).and_then(|o| t.base.checked_add(o));
+        let read = |va, buf: &mut [u8]| t.space.read("the frame table", va, buf);
+        if va(0).is_some_and(|va| read(va, &mut self.block).is_ok()) {
             return;
         }
         // Part of the block may be readable: keep what is.
-        let entry = t.size as usize;
-        for (i, part) in self.block.chunks_exact_mut(entry).enumerate() {
-            if !va.and_then(|va| va.checked_add(i as u64 * t.size)).is_some_and(|va| read(va, part)) {
-                part.fill(0xff);
+        for (n, part) in (0..).zip(self.block.chunks_exact_mut(t.size as usize)) {
+            match va(n).map(|va| read(va, part)) {
+                Some(Ok(())) => {}
+                Some(Err(Error::Absent { .. })) => self.unreadable |= 1 << n,
+                _ => part.fill(0xff),
             }
         }
     }

@@ -31,9 +31,9 @@ pub struct Host<'a> {
     pub direct_map: u64,
     /// What each frame is.
     pub frames: FrameTable<'a>,
-    /// Where the page state stands, and how many free pages proved it (0: taken from the version).
+    /// Where the page state stands.
     pub state_bits: StateBits,
-    /// Free pages that proved [`Self::state_bits`].
+    /// Free pages that proved [`Self::state_bits`]; 0 if it was taken from Xen's version.
     pub state_votes: u64,
     /// In order of the list, by ascending id.
     pub domains: Vec<Domain>,
@@ -162,7 +162,7 @@ fn find_state_bits(frames: &FrameTable<'_>) -> Option<(StateBits, u64)> {
     let step = blocks.div_ceil(STATE_SAMPLE).max(1);
     for block in (0..STATE_SAMPLE).map(|i| i.saturating_mul(step)).take_while(|b| *b < blocks) {
         for mfn in block * 128..(block + 1) * 128 {
-            match cursor.get(Mfn(mfn)).and_then(|p| StateBits::proven_by(p.count)) {
+            match cursor.look(Mfn(mfn)).info().and_then(|p| StateBits::proven_by(p.count)) {
                 Some(StateBits::Before402) => before += 1,
                 Some(StateBits::Since402) => since += 1,
                 None => {}

@@ -7,6 +7,7 @@
 //! Nothing in it is believed unseen: the domain can write what it likes, and so can damage.
 
 use super::Domain;
+use super::frame_table::Entry;
 use super::host::Host;
 use super::m2p::M2p;
 use super::page_info::{PageInfo, TypeBits};
@@ -43,6 +44,9 @@ pub struct P2mCheck {
     pub m2p_agrees: u64,
     /// Believed because Xen says that the domain owns the frame, though the M2P says another PFN or nothing.
     pub m2p_disagrees: u64,
+    /// Believed on the M2P's word alone, since the dump lacks the frame table's entry. A page table among them is not
+    /// known as one.
+    pub by_m2p_only: u64,
     /// Not believed: the frame is free or another domain's, or Xen's.
     pub not_owned: u64,
     /// Not believed: the frame number is beyond the machine.
@@ -54,7 +58,8 @@ pub struct P2mCheck {
     pub foreign: u64,
     /// Identity entries: MMIO and firmware ranges.
     pub identity: u64,
-    /// Entries that could not be read, because a page of the tree is not in the dump or not the domain's.
+    /// Entries that could not be read, because a page of the tree is not in the dump or not the domain's; or not checked,
+    /// because neither the frame table nor the M2P has the frame.
     pub unreadable: u64,
 }
 
@@ -65,6 +70,8 @@ pub struct P2m {
     by_mfn: Vec<Run>,
     /// PFNs of foreign frames, by MFN.
     foreign: Vec<(Mfn, Pfn)>,
+    /// The end that the domain told Xen, as far as the tree reaches.
+    told_end: Pfn,
     /// Live page tables among the pages, by PFN: level 1 to 4.
     pub tables: Vec<(Pfn, u8)>,
     /// Width of the type field, as the domain's own pages prove it.
@@ -103,6 +110,7 @@ impl P2m {
         })?;
         let entries = if shared.max_pfn == 0 { CAPACITY } else { shared.max_pfn.min(CAPACITY) };
         let mut p2m = Builder::new(host, domain);
+        p2m.out.told_end = Pfn(shared.max_pfn.min(CAPACITY));
         for (i, &mid) in (0..).step_by((FAN * FAN) as usize).zip(&top_page).take_while(|(i, _)| *i < entries) {
             let covered = (FAN * FAN).min(entries - i);
             if tree.empty.contains(&mid) {
@@ -125,16 +133,19 @@ impl P2m {
                     p2m.out.check.aliases += FAN.min(entries - j);
                     continue;
                 }
-                all_empty = false;
                 let Some(leaf_page) = tree.page(Mfn(leaf)) else {
+                    all_empty = false;
                     p2m.out.check.unreadable += FAN.min(entries - j);
                     continue;
                 };
-                if leaf_page.iter().all(|e| *e == INVALID) {
+                // The kernel's "missing" and "identity" pages stand in many places.
+                if leaf_page.iter().all(|e| *e == INVALID || e & (FOREIGN | IDENTITY) == IDENTITY) {
+                    p2m.out.check.identity += leaf_page.iter().filter(|e| **e != INVALID).count() as u64;
                     tree.seen.remove(&leaf);
                     tree.empty.insert(leaf);
                     continue;
                 }
+                all_empty = false;
                 for (pfn, &entry) in (j..entries).zip(&leaf_page) {
                     p2m.entry(&mut tree, &top_page, Pfn(pfn), entry);
                 }
@@ -178,9 +189,10 @@ impl P2m {
         (into < run.len).then_some(Pfn(run.pfn.0 + into))
     }
 
-    /// One more than the highest PFN of a foreign frame.
-    pub fn foreign_end(&self) -> Pfn {
-        Pfn(self.foreign.iter().map(|f| f.1.0 + 1).max().unwrap_or(0))
+    /// No PFN from here on is the domain's: what it told as its maximum, or what it has.
+    pub fn bound(&self) -> Pfn {
+        let foreign = self.foreign.iter().map(|f| Pfn(f.1.0 + 1)).max().unwrap_or_default();
+        self.end().max(foreign).max(self.told_end)
     }
 
     /// The PFN under which the domain has mapped a foreign frame.
@@ -205,8 +217,8 @@ struct Tree<'h> {
 impl Tree<'_> {
     /// A page of the tree, if it is the domain's.
     fn page(&mut self, mfn: Mfn) -> Option<Vec<u64>> {
-        let info = self.cursor.get(mfn)?;
-        if !self.domain.owns(self.host, &info) {
+        // Where the dump lacks the frame table's entry, what the page leads to is checked all the same.
+        if self.cursor.look(mfn).info().is_some_and(|info| !self.domain.owns(self.host, &info)) {
             return None;
         }
         Some(words(&self.host.memory().page(mfn).ok()?).collect())
@@ -267,11 +279,22 @@ impl<'h> Builder<'h> {
             check.beyond_machine += 1;
             return;
         }
-        let Some(info) = self.frames.get(mfn).filter(|i| self.domain.owns(self.host, i)) else {
-            check.not_owned += 1;
-            return;
+        let told = self.m2p.get(mfn);
+        let info = match self.frames.look(mfn) {
+            Entry::Info(info) if self.domain.owns(self.host, &info) => Some(info),
+            Entry::Info(_) => {
+                check.not_owned += 1;
+                return;
+            }
+            // No evidence against it, and the M2P's word for it.
+            Entry::None | Entry::Unreadable if told == Some(pfn) => None,
+            Entry::None | Entry::Unreadable => {
+                check.unreadable += 1;
+                return;
+            }
         };
-        match self.m2p.get(mfn) {
+        check.by_m2p_only += u64::from(info.is_none());
+        match told {
             Some(p) if p == pfn => check.m2p_agrees += 1,
             Some(other) if tree.lookup(top, other) == Some(entry) => {
                 check.aliases += 1;
@@ -280,25 +303,37 @@ impl<'h> Builder<'h> {
             _ => check.m2p_disagrees += 1,
         }
         check.believed += 1;
-        match TypeBits::proven_by(info.kind) {
-            Some(TypeBits::Four) => self.votes[0] += 1,
-            Some(TypeBits::Three) => self.votes[1] += 1,
-            None if info.table_level(TypeBits::Three).is_some() || info.table_level(TypeBits::Four).is_some() => {
+        if let Some(info) = info {
+            match TypeBits::proven_by(info.kind) {
+                Some(TypeBits::Four) => self.votes[0] += 1,
+                Some(TypeBits::Three) => self.votes[1] += 1,
+                None => {}
+            }
+            if info.table_level(TypeBits::Three).or(info.table_level(TypeBits::Four)).is_some() {
                 self.typed.push((pfn, info));
             }
-            None => {}
         }
         push(&mut self.out.runs, Run { pfn, mfn, len: 1 });
     }
 
     fn finish(mut self) -> P2m {
         let mut sorted = self.out.runs.clone();
-        sorted.sort_unstable_by_key(|r| r.mfn);
+        sorted.sort_unstable_by_key(|r| (r.mfn, r.pfn));
+        let mut covered = 0;
         for run in sorted {
-            push(&mut self.out.by_mfn, run);
+            // Frames that two PFNs have (where the M2P says nothing) go to the first run, or a search would miss some.
+            let skip = u64::saturating_sub(covered, run.mfn.0);
+            if skip < run.len {
+                covered = run.mfn.0 + run.len;
+                push(
+                    &mut self.out.by_mfn,
+                    Run { pfn: Pfn(run.pfn.0 + skip), mfn: Mfn(run.mfn.0 + skip), len: run.len - skip },
+                );
+            }
         }
         self.out.foreign.sort_unstable();
-        let bits = if self.votes[0] > self.votes[1] { TypeBits::Four } else { TypeBits::Three };
+        // With four bits there are no types 14 and 15, but with three a locked table (bit 60) looks like type 7.
+        let bits = if self.votes[0] > 0 && self.votes[1] == 0 { TypeBits::Four } else { TypeBits::Three };
         self.out.type_bits = Some(bits);
         self.out.tables = self.typed.iter().filter_map(|(pfn, i)| Some((*pfn, i.table_level(bits)?))).collect();
         self.out

@@ -7,7 +7,6 @@
 //! * the type took bits 60-63 of `type_info` up to 4.9 and takes 61-63 since (commit 1ae4be859b). Every domain has
 //!   writable pages (type 7), which tell the two apart.
 
-const ALLOCATED: u64 = 1 << 63;
 const XEN_HEAP: u64 = 1 << 62;
 const NEED_SCRUB: u64 = 1 << 63 | 1 << 57;
 const PINNED: u64 = 1 << 59;
@@ -122,11 +121,6 @@ impl PageInfo {
             2 => PageState::Offlined,
             _ => PageState::Free,
         }
-    }
-
-    /// `PGC_allocated`: a domain holds it.
-    pub fn is_allocated(&self) -> bool {
-        self.count & ALLOCATED != 0
     }
 
     /// `PGC_xen_heap`.

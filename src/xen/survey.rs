@@ -38,7 +38,7 @@ pub struct Survey {
     pub xen_heap: BTreeMap<u16, u64>,
     /// Owned by a domain that is not in the list: dying, or damage.
     pub unknown_owner: u64,
-    /// In the dump, but without an entry in the frame table.
+    /// Without an entry in the frame table, or with one that the dump does not have.
     pub no_entry: u64,
 }
 
@@ -64,7 +64,7 @@ impl Survey {
             let mut first = start;
             while first < end {
                 let upto = first.saturating_add(BLOCK).min(end);
-                (first..upto).for_each(|mfn| part.count(host, &codes, cursor.get(Mfn(mfn))));
+                (first..upto).for_each(|mfn| part.count(host, &codes, cursor.look(Mfn(mfn)).info()));
                 first = first.saturating_add(stride);
             }
             part

@@ -55,9 +55,9 @@ const REGS_BYTES: usize = 21 * 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VcpuState {
     /// Running on this physical CPU.
-    Running(usize),
+    Running(u32),
     /// Not running, but its registers were still on this physical CPU's stack.
-    Lazy(usize),
+    Lazy(u32),
     /// In struct vcpu.
     Saved,
     /// Nowhere: an HVM or PVH vCPU, or one that never ran.
@@ -77,7 +77,15 @@ pub struct Vcpu {
     pub state: VcpuState,
     /// The registers, if there are any.
     pub regs: Option<UserRegs>,
+    /// Whether nothing but likelihood says that these are its registers.
+    pub guessed: bool,
     bytes: Vec<u8>,
+}
+
+impl Vcpu {
+    fn unknown(id: u32, va: VirtAddr) -> Self {
+        Self { id, va, processor: u32::MAX, state: VcpuState::Unknown, regs: None, guessed: false, bytes: Vec::new() }
+    }
 }
 
 impl UserRegs {
@@ -105,7 +113,8 @@ impl UserRegs {
     }
 }
 
-/// What stands at the top of a physical CPU's stack.
+/// What stands at the top of a physical CPU's stack. Which CPU that is, the current vCPU knows (idle ones too): notes of
+/// CPUs that did not answer are missing, so their order does not tell.
 #[derive(Clone, Debug, Default)]
 struct StackTop {
     /// struct vcpu of the current vCPU.
@@ -113,6 +122,9 @@ struct StackTop {
     idle: bool,
     regs: Option<UserRegs>,
 }
+
+/// By CPU number.
+type Tops = BTreeMap<u32, StackTop>;
 
 /// The vCPUs of each of `domains`, by domain id and in order of vCPU id, with registers.
 ///
@@ -132,35 +144,33 @@ pub fn vcpus(host: &Host<'_>, domains: &[&Domain]) -> BTreeMap<u16, Vec<Vcpu>> {
 }
 
 /// Gives each vCPU its registers; says whether it could do so without guessing.
-fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &[StackTop]) -> bool {
+fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &Tops) -> bool {
     let saved_at = common_offset(all.values().flatten().map(|v| v.bytes.as_slice()));
     let dirty = DirtyCpu::calibrate(all.values().flatten(), tops);
     // Registers that a stack shares with a struct vcpu were saved from it: the stack's are the past.
     let saved: Vec<UserRegs> = all.values().flatten().filter_map(|v| UserRegs::parse(&v.bytes, saved_at?)).collect();
     // Without dirty_cpu an idle CPU's registers are those of the one vCPU that last ran there, if it is one.
     let mut last_ran: BTreeMap<u32, usize> = BTreeMap::new();
-    for v in all.values().flatten().filter(|v| tops.iter().all(|t| t.current != v.va)) {
+    for v in all.values().flatten().filter(|v| tops.values().all(|t| t.current != v.va)) {
         *last_ran.entry(v.processor).or_default() += 1;
     }
     let mut certain = true;
     for v in all.values_mut().flatten() {
-        let on_stack = |cpu: usize| tops.get(cpu).and_then(|t| t.regs);
-        let running = tops.iter().position(|t| t.current == v.va).filter(|cpu| on_stack(*cpu).is_some());
-        let cpu = v.processor as usize;
-        let idle = tops.get(cpu).is_some_and(|t| t.idle) && on_stack(cpu).is_some_and(|r| !saved.contains(&r));
-        let lazy = running.is_none()
-            && idle
-            && dirty.holds(v).unwrap_or_else(|| {
-                certain = false;
-                last_ran.get(&v.processor) == Some(&1)
-            });
+        let running = tops.iter().find(|(_, t)| t.current == v.va && t.regs.is_some());
+        let left =
+            tops.get_key_value(&v.processor).filter(|(_, t)| t.idle && t.regs.is_some_and(|r| !saved.contains(&r)));
+        let held = left.map(|_| dirty.holds(v));
+        v.guessed = held == Some(None);
+        certain &= !v.guessed;
+        let lazy = left.filter(|_| held.flatten().unwrap_or(last_ran.get(&v.processor) == Some(&1)));
         let own = saved_at.and_then(|at| UserRegs::parse(&v.bytes, at));
-        (v.state, v.regs) = match (running, own) {
-            (Some(cpu), _) => (VcpuState::Running(cpu), on_stack(cpu)),
-            (None, _) if lazy => (VcpuState::Lazy(cpu), on_stack(cpu)),
-            (None, Some(regs)) => (VcpuState::Saved, Some(regs)),
-            (None, None) => (VcpuState::Unknown, None),
+        (v.state, v.regs) = match (running, lazy, own) {
+            (Some((cpu, top)), _, _) => (VcpuState::Running(*cpu), top.regs),
+            (None, Some((cpu, top)), _) => (VcpuState::Lazy(*cpu), top.regs),
+            (None, None, Some(regs)) => (VcpuState::Saved, Some(regs)),
+            (None, None, None) => (VcpuState::Unknown, None),
         };
+        v.guessed &= running.is_none();
     }
     certain
 }
@@ -178,6 +188,10 @@ fn find(host: &Host<'_>, domain: &Domain) -> Vec<Vcpu> {
             let Some(Ok(va)) = at.map(|at| host.space.read_u64("a vCPU pointer", at)) else { break };
             match vcpu_at(host, domain, VirtAddr(va), n as u32) {
                 Some(v) => list.push(v),
+                // Its struct is not in the dump, but readers pair registers with CPUs by position.
+                None if va >= host.direct_map && n > 0 && most < MOST_VCPUS => {
+                    list.push(Vcpu::unknown(n as u32, VirtAddr(va)))
+                }
                 // A vCPU that was never created has no struct; but vCPU 0 always has.
                 None if va == 0 && n > 0 && most < MOST_VCPUS => {}
                 None => break,
@@ -196,14 +210,7 @@ fn vcpu_at(host: &Host<'_>, domain: &Domain, va: VirtAddr, id: u32) -> Option<Vc
     host.space.read("struct vcpu", va, &mut bytes).ok()?;
     let back = BACK_POINTERS.iter().any(|at| u64_at(&bytes, *at) == Some(domain.va.0));
     let processor = u32_at(&bytes, 4)?;
-    (back && u32_at(&bytes, 0) == Some(id)).then_some(Vcpu {
-        id,
-        va,
-        processor,
-        state: VcpuState::Unknown,
-        regs: None,
-        bytes,
-    })
+    (back && u32_at(&bytes, 0) == Some(id)).then(|| Vcpu { processor, bytes, ..Vcpu::unknown(id, va) })
 }
 
 /// The offset at which most of these memories have registers; the lowest of several.
@@ -218,7 +225,7 @@ fn common_offset<'v>(memories: impl Iterator<Item = &'v [u8]>) -> Option<usize> 
 }
 
 /// Reads the top of each physical CPU's stack. Offsets are the same on all CPUs, so they are found together.
-fn stack_tops(host: &Host<'_>) -> Vec<StackTop> {
+fn stack_tops(host: &Host<'_>) -> Tops {
     let top_of = |rsp: u64| (rsp & !(STACK - 1)).checked_add(STACK - TOP as u64).filter(|_| rsp >= host.direct_map);
     let read = |rsp| {
         let mut bytes = vec![0; TOP];
@@ -238,14 +245,14 @@ fn stack_tops(host: &Host<'_>) -> Vec<StackTop> {
     let current_at = votes.into_iter().max_by_key(|(at, n)| (*n, *at)).map(|(at, _)| at);
     let top = |bytes: &Vec<u8>| {
         let current = VirtAddr(current_at.and_then(|at| u64_at(bytes, at)).unwrap_or_default());
-        let idle = owner_of(host, current) == Some(IDLE);
-        StackTop { current, idle, regs: regs_at.and_then(|at| UserRegs::parse(bytes, at)) }
+        let (owner, cpu) = owner_of(host, current)?;
+        Some((cpu, StackTop { current, idle: owner == IDLE, regs: regs_at.and_then(|at| UserRegs::parse(bytes, at)) }))
     };
-    memories.iter().map(|m| m.as_ref().map(top).unwrap_or_default()).collect()
+    memories.iter().flatten().filter_map(top).collect()
 }
 
-/// The domain id of what may be a struct vcpu: a known domain's, or the idle domain's.
-fn owner_of(host: &Host<'_>, va: VirtAddr) -> Option<u16> {
+/// The domain id of what may be a struct vcpu, a known domain's or the idle domain's; and its `processor`.
+fn owner_of(host: &Host<'_>, va: VirtAddr) -> Option<(u16, u32)> {
     let mut head = [0; 40];
     if va.0 < host.direct_map || !va.0.is_multiple_of(8) || host.space.read("struct vcpu", va, &mut head).is_err() {
         return None;
@@ -253,7 +260,8 @@ fn owner_of(host: &Host<'_>, va: VirtAddr) -> Option<u16> {
     if u32_at(&head, 0).is_none_or(|id| u64::from(id) >= MOST_VCPUS) {
         return None;
     }
-    BACK_POINTERS.iter().find_map(|at| {
+    let processor = u32_at(&head, 4)?;
+    let owner = BACK_POINTERS.iter().find_map(|at| {
         let domain = VirtAddr(u64_at(&head, *at)?);
         if let Some(d) = host.domains.iter().find(|d| d.va == domain) {
             return Some(d.id);
@@ -261,7 +269,8 @@ fn owner_of(host: &Host<'_>, va: VirtAddr) -> Option<u16> {
         let mut id = [0; 2];
         let read = domain.0 >= host.direct_map && host.space.read("struct domain", domain, &mut id).is_ok();
         (read && u16::from_le_bytes(id) == IDLE).then_some(IDLE)
-    })
+    });
+    Some((owner?, processor))
 }
 
 /// `vcpu.dirty_cpu` (Xen 4.11 and later): the CPU that holds the registers, or ~0. Found by what it must be.
@@ -270,13 +279,13 @@ struct DirtyCpu {
 }
 
 impl DirtyCpu {
-    fn calibrate<'v>(vcpus: impl Iterator<Item = &'v Vcpu> + Clone, tops: &[StackTop]) -> Self {
+    fn calibrate<'v>(vcpus: impl Iterator<Item = &'v Vcpu> + Clone, tops: &Tops) -> Self {
         let fits = |at: usize| {
             let mut clean = false;
             for v in vcpus.clone() {
                 let value = u32_at(&v.bytes, at);
-                match tops.iter().position(|t| t.current == v.va) {
-                    Some(cpu) if value == Some(cpu as u32) => {}
+                match tops.iter().find(|(_, t)| t.current == v.va) {
+                    Some((cpu, _)) if value == Some(*cpu) => {}
                     None if value == Some(u32::MAX) => clean = true,
                     None if value == Some(v.processor) => {}
                     _ => return false,

@@ -271,6 +271,18 @@ fn p2m_tree(w: &mut World, g: &mut Guest) {
         let entry = if i == 0 { list } else { tail(mid_missing) };
         w.mem.w64((top << 12) + i * 8, entry);
     }
+    let mut told = w.t.max_pfn;
+    if w.o.shared_identity {
+        let pfn = g.take(w);
+        let shared = g.mfn(pfn);
+        (0..512).for_each(|k| w.mem.w64((shared << 12) + k * 8, IDENTITY | k));
+        (pages..pages + 64).for_each(|i| w.mem.w64((list << 12) + i * 8, shared));
+        told = (pages + 64) * 512;
+        w.t.p2m_pages.insert(pfn);
+    }
+    if w.o.has(Defect::MaxPfnHuge) {
+        told = 1 << 40;
+    }
     w.t.p2m_pages.extend([missing_pfn, mid_missing_pfn, list_pfn, top_pfn]);
     let swapper = g.mfn(KERNEL_PFN + SWAPPER);
     let linear = w.o.linear_p2m.unwrap_or(w.o.kernel != Kernel::V3_12);
@@ -303,7 +315,7 @@ fn p2m_tree(w: &mut World, g: &mut Guest) {
     let shared = w.domains[0].shared_info << 12;
     w.mem.w64(shared + 0xc00, 0x6b02_fded_0000_000c);
     for (off, value) in
-        [(0xc10, w.t.max_pfn), (0xc18, w.t.frame_list_list), (0xc28, w.t.p2m_cr3), (0xc30, w.t.p2m_vaddr), (0xc38, 0)]
+        [(0xc10, told), (0xc18, w.t.frame_list_list), (0xc28, w.t.p2m_cr3), (0xc30, w.t.p2m_vaddr), (0xc38, 0)]
     {
         w.mem.w64(shared + off, value);
     }

@@ -149,7 +149,8 @@ pub fn fill_heads(w: &mut World) {
             w.mem.w64(array + 8 * n as u64, va);
             let vcpu = v << 12;
             w.mem.w32(vcpu, n as u32);
-            w.mem.w32(vcpu + 4, (n % w.o.pcpus) as u32);
+            let on_cpu = w.o.running.iter().find(|r| (r.1, r.2) == (i, n)).map(|r| r.0);
+            w.mem.w32(vcpu + 4, on_cpu.unwrap_or(n % w.o.pcpus) as u32);
             w.mem.w64(vcpu + 8, 0xffff_82e0_0002_b89c);
             w.mem.w64(vcpu + l.vcpu_domain, domain_va);
             let sibling = vcpus.get(n + 1).map_or(0, |&s| w.directmap(s));
@@ -216,7 +217,9 @@ pub fn fill_cpus(w: &mut World) -> Vec<Cpu> {
         }
     }
     let idle = w.domains.len() - 1;
-    (0..w.o.pcpus).map(|cpu| fill_stack(w, cpu, idle, &mut rng)).collect()
+    let all: Vec<Cpu> = (0..w.o.pcpus).map(|cpu| fill_stack(w, cpu, idle, &mut rng)).collect();
+    let silent = w.o.silent_cpu;
+    all.into_iter().enumerate().filter(|(cpu, _)| Some(*cpu) != silent).map(|c| c.1).collect()
 }
 
 fn fill_stack(w: &mut World, cpu: usize, idle: usize, rng: &mut Rng) -> Cpu {

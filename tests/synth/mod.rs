@@ -173,6 +173,8 @@ pub enum Defect {
     P2mDuplicate,
     /// M2P of a dom0 frame names another PFN.
     M2pDisagrees,
+    /// max_pfn in the shared info is 2^40.
+    MaxPfnHuge,
     /// The domain list comes back to dom0.
     DomainListLoop,
     /// The last domain's next_in_list is an address that nothing maps.
@@ -200,6 +202,14 @@ pub struct Machine {
     pub note_place: NotePlace,
     pub kallsyms: Option<KallsymsBase>,
     pub kallsyms_fillers: usize,
+    /// 64 lists behind dom0's memory lead to one shared identity page, as on real hosts with holes.
+    pub shared_identity: bool,
+    /// L3 tables are locked (bit 60 of type_info, Xen 4.10 and later): a CPU died in the middle of an update.
+    pub locked_l3: bool,
+    /// This physical CPU did not answer and left no notes.
+    pub silent_cpu: Option<usize>,
+    /// The M2P says nothing of any frame.
+    pub m2p_unset: bool,
     /// The tables are there in the layout of kernels before 6.0, but nothing tells where (with `kallsyms` None).
     pub hidden_kallsyms: bool,
     /// 0xffff888000000000 (slot 273); 3.12 and 4.19 without back-ports had 0xffff880000000000 (slot 272).
@@ -241,6 +251,10 @@ impl Default for Machine {
             kallsyms: Some(KallsymsBase::AbsolutePercpu),
             kallsyms_fillers: 300,
             hidden_kallsyms: false,
+            shared_identity: false,
+            locked_l3: false,
+            silent_cpu: None,
+            m2p_unset: false,
             page_offset: 0xffff_8880_0000_0000,
             uts_offset: 0,
             classic_p2m: false,
@@ -267,7 +281,8 @@ setters! {
     dom0_vcpus: usize, domus: usize, domu_pages: u64, zero_percent: u64, note_place: NotePlace,
     kallsyms: Option<KallsymsBase>, kallsyms_fillers: usize, page_offset: u64, uts_offset: u64,
     classic_p2m: bool, linear_p2m: Option<bool>, ambiguous_start_info: bool, unpinned_mm: bool,
-    running: Vec<(usize, usize, usize)>, lazy_idle: bool, hidden_kallsyms: bool, elf: ElfOptions, seed: u64,
+    running: Vec<(usize, usize, usize)>, lazy_idle: bool, hidden_kallsyms: bool,
+    shared_identity: bool, locked_l3: bool, silent_cpu: Option<usize>, m2p_unset: bool, elf: ElfOptions, seed: u64,
 }
 
 impl Machine {

@@ -118,7 +118,8 @@ pub fn map_all(w: &mut World) -> Vec<Array> {
             w.frames.insert(mfn, Frame { kind: 0, count: 1, ..Frame::shared(Owner::DomXen) });
             for k in 0..512 {
                 let of = start + i as u64 * 512 + k;
-                let value = w.m2p.get(&of).copied().unwrap_or(u64::MAX);
+                let known = w.m2p.get(&of).copied().filter(|_| !w.o.m2p_unset);
+                let value = known.unwrap_or(u64::MAX);
                 w.mem.w64((mfn << 12) + k * 8, value);
             }
         }
@@ -142,7 +143,8 @@ fn type_info(w: &World, f: &Frame) -> u64 {
         // first_dirty and need_tlbflush of a buddy's head.
         return if f.list == u64::MAX { 0x7_ffff } else { 0 };
     }
-    f.kind << w.o.layout.type_shift | u64::from(f.pinned) << 59 | u64::from(f.validated) << 58 | f.type_count
+    let locked = u64::from(w.o.locked_l3 && f.kind == 3) << 60;
+    locked | f.kind << w.o.layout.type_shift | u64::from(f.pinned) << 59 | u64::from(f.validated) << 58 | f.type_count
 }
 
 /// Frame table and the image's variables.
