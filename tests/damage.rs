@@ -4,10 +4,16 @@
 
 mod synth;
 
+use std::path::Path;
 use synth::{Kernel, Machine, NotePlace};
+use xdump_cut::cut::cut;
 use xdump_cut::error::Kind;
 use xdump_cut::linux::{Kernel as LinuxKernel, marks, note};
+use xdump_cut::options::{Format, Options};
+use xdump_cut::pipeline::Silent;
+use xdump_cut::pipeline::codec::Codec;
 use xdump_cut::plan::Plan;
+use xdump_cut::sink::Output;
 use xdump_cut::source::{MachineMemory, Vmcore};
 use xdump_cut::xen::notes::XenNotes;
 use xdump_cut::xen::vcpu::vcpus;
@@ -137,11 +143,16 @@ fn pointers_to_everywhere() {
     let words = words.chain((0..8).map(|i| list + i * 8)).chain((255..266).map(|i| root + i * 8));
     for at in words {
         let old: [u8; 8] = dump.bytes[at..at + 8].try_into().unwrap();
-        for value in [0, 1, u64::MAX, 0xffff_8300_0000_0000, t.pgd_l4_mfn << 12 | 0x67, 1 << 63, 0x7fff_ffff_ffff_ffff]
+        for value in
+            [0, 1, u64::MAX, 0xffff_8300_0000_0000, t.pgd_l4_mfn << 12 | 0x67, 1 << 40, 1 << 63, 0x7fff_ffff_ffff_ffff]
         {
             dump.bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
-            let _ = read_all(&dump.bytes);
             let _ = Info::read(&dump.bytes);
+            for format in [Format::Elf, Format::Kdump(Codec::None)] {
+                let null = Path::new("/dev/null");
+                let options = Options { format, level: 1, symbols: None, threads: 1 };
+                let _ = cut(&dump.bytes, &options, Output::create(null, false, Path::new("")).unwrap(), &Silent);
+            }
         }
         dump.bytes[at..at + 8].copy_from_slice(&old);
     }

@@ -319,6 +319,8 @@ fn gdb_has_a_thread_for_each_vcpu() {
     on_each_fixture(|fixture, findings| {
         let mut command = Command::new(tool("gdb"));
         command.args(["-nx", "-batch", "-ex", "info threads", "-ex", "thread apply all info registers rip"]);
+        // a variable of the kernel's image, by its own address
+        command.args(["-ex", "print init_uts_ns.name.release"]);
         command.arg(fixture.vmlinux()).arg(cut(fixture, Shape::Elf));
         let ran = run(&mut command, Duration::from_secs(240));
         assert!(ran.status.success(), "{command:?}: {}\n{}\n{}", ran.status, ran.stdout, ran.stderr);
@@ -334,6 +336,8 @@ fn gdb_has_a_thread_for_each_vcpu() {
                 rips.insert(lwp.parse::<usize>().unwrap(), hex(rip));
             }
         }
+        let release = format!("$1 = \"{}\"", kernel_release(fixture));
+        findings.check(ran.stdout.contains(&release), "no variable of the kernel", || ran.stdout.clone());
         // LWP is pr_pid: the number of the vCPU + 1
         let told = (0..fixture.vcpus().len()).map(|vcpu| (vcpu + 1, fixture.register(vcpu, "rip"))).collect();
         findings.check(rips == told, "threads", || format!("{rips:x?} for {told:x?}: {} {}", ran.stdout, ran.stderr));

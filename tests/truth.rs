@@ -7,7 +7,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use support::cut::{Shape, cut, cut_with};
 use support::dump::{Dump, Note, PAGE, open, u32_at, u64_at};
-use support::elf::Elf;
+use support::elf::{Elf, IMAGE, Load};
 use support::fixtures::{Fixture, hex};
 use support::kdump::Kdump;
 use support::symbols::Symbols;
@@ -248,6 +248,18 @@ fn elf_notes_are_the_vcpus() {
             let direct_map = load.vaddr - load.paddr;
             findings
                 .check(direct_map == 0xffff_8880_0000_0000, "p_vaddr not in the direct map", || format!("{load:x?}"));
+        }
+        findings.check(!output.image.is_empty(), "no PT_LOAD of the kernel's image", String::new);
+        for load in &output.image {
+            // the same bytes of the file as the direct map's
+            let whole = |all: &&Load| (all.paddr..all.paddr + all.memsz).contains(&load.paddr);
+            let all = output.loads.iter().find(whole).unwrap_or_else(|| panic!("{load:x?} is in no other PT_LOAD"));
+            let into = load.paddr - all.paddr;
+            let same = load.offset == all.offset + into.min(all.filesz)
+                && load.filesz == all.filesz.saturating_sub(into).min(load.memsz)
+                && into + load.memsz <= all.memsz;
+            findings.check(same, "PT_LOAD of the image has other data", || format!("{load:x?} in {all:x?}"));
+            findings.check(load.vaddr == IMAGE + load.paddr, "PT_LOAD of the image elsewhere", || format!("{load:x?}"));
         }
     });
 }

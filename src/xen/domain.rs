@@ -5,7 +5,7 @@
 //! fits: the shared info is the one Xen-heap page that the domain owns among the first pointers, at 8, 16 or 24
 //! depending on the version.
 
-use super::host::Host;
+use super::hypervisor::Hypervisor;
 use super::shared_info::SharedInfo;
 use crate::bytes::{u16_at, u64_at};
 use crate::error::{Error, Result};
@@ -18,7 +18,7 @@ const HEAD: usize = 64;
 /// struct domain was never larger (a page since Xen 4.2, and less before).
 const MOST_STRUCT: usize = 4096;
 
-/// A domain of the host.
+/// A domain of the xen.
 #[derive(Clone, Debug)]
 pub struct Domain {
     /// Its id.
@@ -33,9 +33,9 @@ pub struct Domain {
     pub shared_info: Option<SharedInfo>,
 }
 
-/// Walks the list. Damage ends the walk with a warning: what was found so far is sound.
-pub(super) fn list(host: &mut Host<'_>) -> Result<Vec<Domain>> {
-    let info = &host.notes.info;
+/// Walks the list. Damage ends the walk and is told; what was found so far is sound.
+pub(super) fn list(xen: &Hypervisor<'_>) -> Result<(Vec<Domain>, Option<String>)> {
+    let info = &xen.notes.info;
     let missing = |key: &str| Error::missing("a key of VMCOREINFO_XEN", format!("{key} is not there"));
     let symbol = info.symbol("domain_list").ok_or_else(|| missing("SYMBOL(domain_list)"))?;
     let id_at = info.offset("domain.domain_id").ok_or_else(|| missing("OFFSET(domain.domain_id)"))?;
@@ -48,13 +48,13 @@ pub(super) fn list(host: &mut Host<'_>) -> Result<Vec<Domain>> {
         .unwrap_or(HEAD)
         .clamp(size.max(HEAD), MOST_STRUCT.max(size));
     let mut domains: Vec<Domain> = Vec::new();
-    let mut va = VirtAddr(host.space.read_u64("the head of the domain list", symbol)?);
+    let mut va = VirtAddr(xen.space.read_u64("the head of the domain list", symbol)?);
     let mut warning = None;
     while va.0 != 0 {
         let mut bytes = vec![0; whole];
-        if host.space.read("struct domain", va, &mut bytes).is_err() {
+        if xen.space.read("struct domain", va, &mut bytes).is_err() {
             bytes.truncate(size.max(HEAD));
-            if let Err(e) = host.space.read("struct domain", va, &mut bytes) {
+            if let Err(e) = xen.space.read("struct domain", va, &mut bytes) {
                 warning = Some(format!("the domain list breaks off: {e}"));
                 break;
             }
@@ -66,12 +66,12 @@ pub(super) fn list(host: &mut Host<'_>) -> Result<Vec<Domain>> {
             warning = Some(format!("the domain list is damaged or loops: after {after} stands id {id:#x} at {va}"));
             break;
         }
-        let Some(owner_code) = host.owner_code(va) else {
+        let Some(owner_code) = xen.owner_code(va) else {
             warning = Some(format!("the domain list leaves Xen's direct map at {va}"));
             break;
         };
         let next = u64_at(&bytes, next_at as usize).unwrap_or_default();
-        let shared_info = find_shared_info(host, &bytes, owner_code);
+        let shared_info = find_shared_info(xen, &bytes, owner_code);
         domains.push(Domain { id, va, owner_code, bytes, shared_info });
         va = VirtAddr(next);
     }
@@ -79,25 +79,24 @@ pub(super) fn list(host: &mut Host<'_>) -> Result<Vec<Domain>> {
         let why = warning.unwrap_or_else(|| "the domain list is empty".into());
         return Err(Error::missing("every domain", why));
     }
-    host.warnings.extend(warning);
-    Ok(domains)
+    Ok((domains, warning))
 }
 
-fn find_shared_info(host: &Host<'_>, head: &[u8], owner_code: u64) -> Option<SharedInfo> {
+fn find_shared_info(xen: &Hypervisor<'_>, head: &[u8], owner_code: u64) -> Option<SharedInfo> {
     let pointers = (8..HEAD).step_by(8).filter_map(|at| u64_at(head, at));
-    pointers.filter(|p| *p >= host.direct_map && p % PAGE_BYTES == 0).find_map(|p| {
-        let addr = host.space.translate(VirtAddr(p)).ok()?.addr;
-        let info = host.frames.get(addr.mfn())?;
-        if !(info.is_xen_heap() && info.has_owner(host.state_bits) && info.owner == owner_code) {
+    pointers.filter(|p| *p >= xen.direct_map && p % PAGE_BYTES == 0).find_map(|p| {
+        let addr = xen.space.translate(VirtAddr(p)).ok()?.addr;
+        let info = xen.frames.get(addr.mfn())?;
+        if !(info.is_xen_heap() && info.has_owner(xen.state_bits) && info.owner == owner_code) {
             return None;
         }
-        SharedInfo::parse(addr.mfn(), &host.memory().page(addr.mfn()).ok()?)
+        SharedInfo::parse(addr.mfn(), &xen.memory().page(addr.mfn()).ok()?)
     })
 }
 
 impl Domain {
     /// Whether it owns the frame as ordinary memory.
-    pub fn owns(&self, host: &Host<'_>, info: &super::page_info::PageInfo) -> bool {
-        info.has_owner(host.state_bits) && info.owner == self.owner_code && !info.is_xen_heap()
+    pub fn owns(&self, xen: &Hypervisor<'_>, info: &super::page_info::PageInfo) -> bool {
+        info.has_owner(xen.state_bits) && info.owner == self.owner_code && !info.is_xen_heap()
     }
 }

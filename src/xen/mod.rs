@@ -6,6 +6,7 @@
 pub mod domain;
 pub mod frame_table;
 pub mod host;
+pub mod hypervisor;
 pub mod m2p;
 pub mod notes;
 pub mod p2m;
@@ -19,4 +20,5 @@ pub mod vcpu;
 pub use domain::Domain;
 pub use frame_table::FrameTable;
 pub use host::Host;
+pub use hypervisor::Hypervisor;
 pub use p2m::P2m;

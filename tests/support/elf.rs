@@ -17,14 +17,19 @@ pub(crate) struct Load {
     pub(crate) align: u64,
 }
 
+/// `__START_KERNEL_map`: a PV kernel's image stands at its physical address above it.
+pub(crate) const IMAGE: u64 = 0xffff_ffff_8000_0000;
+
 /// An ELF core.
 pub(crate) struct Elf {
     file: File,
     pub(crate) file_len: u64,
     pub(crate) kind: u16,
     pub(crate) machine: u16,
-    /// In the order of their physical addresses.
+    /// Those of the direct map, in the order of their physical addresses.
     pub(crate) loads: Vec<Load>,
+    /// Those of the kernel's image, which show pages a second time.
+    pub(crate) image: Vec<Load>,
     notes: Vec<Note>,
 }
 
@@ -55,8 +60,9 @@ impl Elf {
             }
         }
         loads.sort_by_key(|load| load.paddr);
+        let (image, loads) = loads.into_iter().partition(|load| load.vaddr >= IMAGE);
         let file_len = file.metadata().unwrap().len();
-        Self { file, file_len, kind: u16_at(&head, 16), machine: u16_at(&head, 18), loads, notes }
+        Self { file, file_len, kind: u16_at(&head, 16), machine: u16_at(&head, 18), loads, image, notes }
     }
 }
 

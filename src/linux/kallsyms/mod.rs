@@ -10,7 +10,7 @@
 //! * a 32-bit offset from its own place;
 //! * 64-bit addresses (before 4.6, commit 2213e9a66bb8).
 
-mod search;
+pub mod search;
 
 use super::kernel::Kernel;
 use crate::bytes::{text, u16_at, u32_at};
