@@ -35,7 +35,7 @@
 //!    under Xen. What no PT_LOAD covers, or the file lacks, is *absent* and never read as zero.
 //! 2. **Notes** ([`xen::notes`]). The crash note says where Xen's image is and where the hardware domain's P2M begins;
 //!    VMCOREINFO_XEN gives addresses of the domain list, frame table and page tables, and a few offsets.
-//! 3. **Hypervisor memory** ([`xen::paging`], [`xen::host`]). The root table is `pgd_l4`, by arithmetic: its address
+//! 3. **Hypervisor memory** ([`xen::paging`], [`xen::hypervisor`]). The root table is `pgd_l4`, by arithmetic: its address
 //!    minus the GiB that it lies in, plus `xen_phys_start`. All else is walked. PDX compression is read off the
 //!    direct map's tables ([`xen::pdx`]).
 //! 4. **Frame table** ([`xen::frame_table`], [`xen::page_info`]). Owner, state and type of each frame. The state bits

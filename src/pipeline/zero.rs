@@ -1,7 +1,7 @@
 //! Whether a page is all zeros.
 
-/// Stops at the first 256 bytes that are not; the fold over each is what compilers turn into vector code (measured
-/// faster than comparing words one by one, see `benches/README.md`).
+/// Stops at the first 256 bytes that are not; the fold over each is what compilers turn into vector code (`cargo bench`,
+/// "zero test").
 pub fn is_zero(bytes: &[u8]) -> bool {
     let (blocks, rest) = bytes.as_chunks::<256>();
     let fold = |block: &[u8; 256]| {
