@@ -262,6 +262,16 @@ fn a_missing_leaf_is_counted_and_not_zeros() {
 }
 
 #[test]
+fn a_leaf_that_stands_twice_is_believed_where_the_m2p_says() {
+    let dump = Machine::new().defect(Defect::LeafTwice).build();
+    let (report, out) = cut_elf(&dump).unwrap();
+    let own: Vec<u64> = out.frames().into_iter().filter(|p| *p < dump.truth.max_pfn).collect();
+    let expected: Vec<u64> = dump.truth.dom0.keys().copied().filter(|p| *p >= 512).collect();
+    assert_eq!(own, expected);
+    assert!(report.p2m.aliases > 0 && warned(&report, "repeat a frame"));
+}
+
+#[test]
 fn without_the_top_of_the_p2m_there_is_no_cut() {
     for defect in [Defect::FrameListListOutside, Defect::FrameListListForeign, Defect::FrameListListZero] {
         let e = cut_elf(&Machine::new().defect(defect).build()).err().unwrap_or_else(|| panic!("{defect:?} was cut"));

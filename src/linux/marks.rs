@@ -39,13 +39,16 @@ pub fn find(
     given: Option<&Symbols>,
     landmarks: &Landmarks,
 ) -> Result<(Vec<Mark>, Vec<String>)> {
-    let stext = found.and_then(|f| f.info.symbol("_stext"));
-    if let (Some(given), Some(here)) = (given.and_then(|g| g.get("_stext")), stext)
-        && given != here
-    {
-        let why =
-            format!("the given symbols are of another kernel: _stext is at {given} in them and at {here} in the dump");
-        return Err(Error::Usage(why));
+    // _stext alone would not tell: it is at the same place in most kernels.
+    for name in ["init_uts_ns", "swapper_pg_dir", "_stext"] {
+        let given = given.and_then(|g| g.get(name));
+        let here = found.and_then(|f| f.info.symbol(name));
+        if let (Some(given), Some(here)) = (given, here)
+            && given != here
+        {
+            let why = "the given symbols are of another kernel";
+            return Err(Error::Usage(format!("{why}: {name} is at {given} in them and at {here} in the dump")));
+        }
     }
     let names = [START_INFO, INIT_OPS, PATCHERS[0], PATCHERS[1]];
     let own = found.and_then(|f| kallsyms::lookup(kernel, &f.info, &names));

@@ -56,7 +56,8 @@ impl<'a> Plan<'a> {
         let shared = domain.shared_info.as_ref();
         let mut heap = survey.heap;
         heap.extend(shared.map(|s| s.mfn));
-        let mut free = (0..EXTRA_WINDOW).filter(|n| !survey.identity.get(*n)).map(|n| Pfn(p2m.bound().0 + n));
+        let bound = p2m.bound().0;
+        let mut free = (0..EXTRA_WINDOW).filter(|n| !survey.identity.get(*n)).map(|n| Pfn(bound + n));
         let extra: Vec<(Mfn, Pfn)> = heap.into_iter().map_while(|mfn| Some((mfn, free.next()?))).collect();
         rewriter.set_extra(&extra);
         let (mut runs, mut absent) = (Vec::new(), BTreeMap::new());

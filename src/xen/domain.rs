@@ -18,7 +18,7 @@ const HEAD: usize = 64;
 /// struct domain was never larger (a page since Xen 4.2, and less before).
 const MOST_STRUCT: usize = 4096;
 
-/// A domain of the xen.
+/// A domain of the host.
 #[derive(Clone, Debug)]
 pub struct Domain {
     /// Its id.

@@ -14,11 +14,13 @@ use super::page_info::{PageInfo, TypeBits};
 use crate::bytes::words;
 use crate::error::{Error, Result};
 use crate::units::{MAX_FRAME, Mfn, Pfn};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 const INVALID: u64 = u64::MAX;
 const FOREIGN: u64 = 1 << 63;
 const IDENTITY: u64 = 1 << 62;
+/// Places in the tree at which the same page is looked at.
+const MOST_VISITS: u8 = 8;
 /// Entries in a page.
 const FAN: u64 = 512;
 /// PFNs that the tree can hold.
@@ -52,7 +54,7 @@ pub struct P2mCheck {
     /// Not believed: the frame number is beyond the machine.
     pub beyond_machine: u64,
     /// Not believed: a second PFN for a frame whose first one the M2P names (balloon scratch pages of old kernels), or a
-    /// page of the tree that stands in it twice.
+    /// page of the tree that stands in it more than a few times.
     pub aliases: u64,
     /// Frames of other domains, mapped into this one.
     pub foreign: u64,
@@ -101,7 +103,7 @@ impl P2m {
             _ => shared.frame_list_list,
         };
         let mut tree =
-            Tree { host, domain, cursor: host.frames.cursor(), empty: HashSet::from([0]), seen: HashSet::new() };
+            Tree { host, domain, cursor: host.frames.cursor(), empty: HashSet::from([0]), visits: HashMap::new() };
         let top_page = tree.page(top).ok_or_else(|| {
             Error::missing(
                 "the P2M list",
@@ -116,7 +118,7 @@ impl P2m {
             if tree.empty.contains(&mid) {
                 continue;
             }
-            if !tree.seen.insert(mid) {
+            if !tree.visit(mid) {
                 p2m.out.check.aliases += covered;
                 continue;
             }
@@ -129,7 +131,7 @@ impl P2m {
                 if tree.empty.contains(&leaf) {
                     continue;
                 }
-                if !tree.seen.insert(leaf) {
+                if !tree.visit(leaf) {
                     p2m.out.check.aliases += FAN.min(entries - j);
                     continue;
                 }
@@ -141,7 +143,6 @@ impl P2m {
                 // The kernel's "missing" and "identity" pages stand in many places.
                 if leaf_page.iter().all(|e| *e == INVALID || e & (FOREIGN | IDENTITY) == IDENTITY) {
                     p2m.out.check.identity += leaf_page.iter().filter(|e| **e != INVALID).count() as u64;
-                    tree.seen.remove(&leaf);
                     tree.empty.insert(leaf);
                     continue;
                 }
@@ -151,7 +152,6 @@ impl P2m {
                 }
             }
             if all_empty {
-                tree.seen.remove(&mid);
                 tree.empty.insert(mid);
             }
         }
@@ -210,11 +210,19 @@ struct Tree<'h> {
     /// MFNs of pages known to lead nowhere: the domain's "missing" and "identity" pages, and 0, which stands for a hole
     /// in XenLinux's lists.
     empty: HashSet<u64>,
-    /// MFNs of all others. Each stands in the tree once, which bounds the walk by the domain's own pages.
-    seen: HashSet<u64>,
+    /// How often each other page was walked, by MFN.
+    visits: HashMap<u64, u8>,
 }
 
 impl Tree<'_> {
+    /// Whether to walk a page once more. In a sound tree each stands once; in a damaged one the M2P tells which place is
+    /// right, so all are looked at, but not so many that the walk gets long.
+    fn visit(&mut self, mfn: u64) -> bool {
+        let visits = self.visits.entry(mfn).or_default();
+        *visits = visits.saturating_add(1);
+        *visits <= MOST_VISITS
+    }
+
     /// A page of the tree, if it is the domain's.
     fn page(&mut self, mfn: Mfn) -> Option<Vec<u64>> {
         // Where the dump lacks the frame table's entry, what the page leads to is checked all the same.

@@ -309,6 +309,9 @@ fn p2m_tree(w: &mut World, g: &mut Guest) {
     if w.o.has(Defect::LeafPageAbsent) {
         w.dropped.insert(g.leaves[1]);
     }
+    if w.o.has(Defect::LeafTwice) {
+        w.mem.w64(list << 12, g.leaves[1]);
+    }
     if w.o.has(Defect::LeafForeign) {
         w.mem.w64((list << 12) + 8, alien);
     }

@@ -173,6 +173,8 @@ pub enum Defect {
     P2mDuplicate,
     /// M2P of a dom0 frame names another PFN.
     M2pDisagrees,
+    /// The first list entry names the second leaf, which has its own place too.
+    LeafTwice,
     /// max_pfn in the shared info is 2^40.
     MaxPfnHuge,
     /// The domain list comes back to dom0.
