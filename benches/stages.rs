@@ -11,10 +11,13 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::path::Path;
+use xdump_cut::linux::kernel::Landmarks;
 use xdump_cut::linux::{Kernel, note};
 use xdump_cut::pipeline::codec::Codec;
 use xdump_cut::pipeline::zero::is_zero;
 use xdump_cut::plan::Plan;
+use xdump_cut::plan::level::Level;
+use xdump_cut::plan::selection::{Known, Selection};
 use xdump_cut::source::{MachineMemory, OpenOptions, Vmcore, open};
 use xdump_cut::xen::{Host, P2m};
 
@@ -47,9 +50,24 @@ fn stages(c: &mut Criterion) {
             note::find(&kernel, None, &kernel.landmarks().notes).unwrap().uts
         })
     });
+    let kernel = Kernel::find(&host, domain, &p2m).unwrap();
+    let landmarks = kernel.landmarks();
+    let found = note::find(&kernel, None, &landmarks.notes).unwrap();
+    let mut group = c.benchmark_group("struct pages");
+    group.throughput(Throughput::Elements(p2m.pages()));
+    group.bench_function("classify", |b| {
+        let known = Known { kernel: Some(&kernel), found: Some(&found), names: None, landmarks: &landmarks };
+        b.iter(|| {
+            let choice = Selection::make(&known, &p2m, Level::MOST);
+            assert_eq!(choice.applied, Level::MOST);
+            choice.excluded.pages.count()
+        })
+    });
+    group.finish();
     c.bench_function("plan: all page tables", |b| {
         b.iter(|| {
-            let plan = Plan::new(&host, domain, &p2m, 1);
+            let known = Known { kernel: None, found: None, names: None, landmarks: &Landmarks::default() };
+            let plan = Plan::new(&host, domain, &p2m, Selection::make(&known, &p2m, Level::ZEROS));
             assert_eq!(plan.tally.tables, p2m.tables.len() as u64);
             plan.pages()
         })

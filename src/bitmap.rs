@@ -1,7 +1,7 @@
 //! A bitmap over frame numbers, in the byte order of the kdump-compressed format: bit `n` is bit `n % 8` of byte `n / 8`.
 
 /// A growable set of frame numbers below a fixed bound.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bitmap {
     words: Vec<u64>,
     len: u64,
@@ -41,14 +41,61 @@ impl Bitmap {
         }
     }
 
+    /// The first number from `from` on that is in the set, if `there`, or is not; `None` if there is none below `end`.
+    pub fn find(&self, there: bool, from: u64, end: u64) -> Option<u64> {
+        let end = end.min(self.len);
+        let mut n = from;
+        while n < end {
+            let word = self.words.get((n / 64) as usize).copied().unwrap_or(0);
+            let hits = (if there { word } else { !word }) >> (n % 64);
+            if hits != 0 {
+                return Some(n + u64::from(hits.trailing_zeros())).filter(|n| *n < end);
+            }
+            n = (n / 64 + 1) * 64;
+        }
+        None
+    }
+
+    /// How many of `count` numbers from `first` on are in the set.
+    pub fn count_range(&self, first: u64, count: u64) -> u64 {
+        let end = first.saturating_add(count).min(self.len);
+        let (mut n, mut sum) = (first, 0);
+        while n < end {
+            let upto = end.min((n / 64 + 1) * 64);
+            let word = self.words.get((n / 64) as usize).copied().unwrap_or(0);
+            sum += u64::from((word >> (n % 64) << (64 - (upto - n))).count_ones());
+            n = upto;
+        }
+        sum
+    }
+
     /// Adds what `other` has.
     pub fn union(&mut self, other: &Self) {
         self.words.iter_mut().zip(&other.words).for_each(|(a, b)| *a |= b);
     }
 
+    /// Adds what `other` has, counted from `first` on, which is a multiple of 64.
+    pub fn union_at(&mut self, first: u64, other: &Self) {
+        let words = self.words.get_mut((first / 64) as usize..).unwrap_or_default();
+        words.iter_mut().zip(&other.words).for_each(|(a, b)| *a |= b);
+        if let Some(last) = self.words.last_mut().filter(|_| !self.len.is_multiple_of(64)) {
+            *last &= (1 << (self.len % 64)) - 1;
+        }
+    }
+
     /// Whether `n` is in the set.
     pub fn get(&self, n: u64) -> bool {
         self.word(n).and_then(|w| self.words.get(w)).is_some_and(|w| w >> (n % 64) & 1 == 1)
+    }
+
+    /// The bound: all numbers of the set are below it.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether no number is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.count() == 0
     }
 
     /// How many numbers are in the set.
@@ -73,6 +120,14 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn a_union_ends_at_the_bound() {
+        let (mut a, mut b) = (Bitmap::new(70), Bitmap::new(128));
+        b.set_range(0, 128);
+        a.union_at(64, &b);
+        assert_eq!((a.count(), a.get(63), a.get(64)), (6, false, true));
+    }
+
+    #[test]
     fn bits_lie_lsb_first() {
         let mut b = Bitmap::new(17);
         for n in [0, 9, 16, 17, 1000] {
@@ -89,7 +144,19 @@ mod tests {
             let (mut a, mut b) = (Bitmap::new(256), Bitmap::new(256));
             a.set_range(first, count);
             (first..first + count).for_each(|n| b.set(n));
+            prop_assert_eq!(a.count_range(first, count), a.count());
             prop_assert_eq!(a, b);
+        }
+
+        #[test]
+        fn searches_go_by_bits(bits in prop::collection::vec(any::<bool>(), 200), from in 0u64..220, len in 0u64..220) {
+            let mut b = Bitmap::new(200);
+            (0..).zip(&bits).filter(|(_, set)| **set).for_each(|(n, _)| b.set(n));
+            let end = from + len;
+            for there in [false, true] {
+                prop_assert_eq!(b.find(there, from, end), (from..end.min(200)).find(|n| b.get(*n) == there));
+            }
+            prop_assert_eq!(b.count_range(from, len), (from..end).filter(|n| b.get(*n)).count() as u64);
         }
     }
 }

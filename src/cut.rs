@@ -1,12 +1,15 @@
 //! The whole way: a dump in, a domain's dump out, a report of what happened.
 
 use crate::error::Result;
+use crate::linux::kernel::Landmarks;
 use crate::linux::kernel::START_KERNEL_MAP;
-use crate::linux::{Kernel, marks, note};
+use crate::linux::names::Names;
+use crate::linux::{Found, Kernel, marks, note};
 use crate::options::{Format, Options};
 use crate::pipeline::Progress;
 use crate::pipeline::walk::Walker;
 use crate::plan::Plan;
+use crate::plan::selection::{Known, Selection};
 use crate::report::Report;
 use crate::sink::notes::NoteBlob;
 use crate::sink::{Output, elf, kdump};
@@ -56,19 +59,29 @@ fn cut_memory(
     progress.stage("finding the kernel", None);
     let kernel = Kernel::find(&host, domain, &p2m);
     let landmarks = pool.install(|| kernel.as_ref().map(Kernel::landmarks)).unwrap_or_default();
-    let found = kernel.as_ref().map(|k| pool.install(|| note::find(k, host.notes.linux.as_ref(), &landmarks.notes)));
+    let found = kernel.as_ref().map(|k| pool.install(|| vmcoreinfo(k, &host, &landmarks, options))).transpose()?;
     let found = report.vmcoreinfo(found);
-    let find_marks = |k| marks::find(k, found.as_ref(), options.symbols.as_ref(), &landmarks);
-    let marks = kernel.as_ref().map(find_marks).transpose()?;
+    let find_names = |k| Names::find(k, found.as_ref(), options.symbols.as_ref());
+    let names = kernel.as_ref().map(find_names).transpose()?;
+
+    progress.stage("reading struct pages", None);
+    let known = Known { kernel: kernel.as_ref(), found: found.as_ref(), names: names.as_ref(), landmarks: &landmarks };
+    let choice = pool.install(|| Selection::make(&known, &p2m, options.level));
+    report.selection(options.level, &choice);
+    if options.require_level && choice.applied != options.level {
+        let why = choice.reasons.join("; ");
+        return Err(Error::Level(format!("level {} cannot be applied in full: {why}", options.level)));
+    }
 
     progress.stage("reading page tables", None);
-    let mut plan = pool.install(|| Plan::new(&host, domain, &p2m, options.level));
-    if let (Some(kernel), Some((marks, doubts))) = (&kernel, marks) {
+    let mut plan = pool.install(|| Plan::new(&host, domain, &p2m, choice));
+    if let (Some(kernel), Some(names)) = (&kernel, &names) {
+        let (marks, doubts) = marks::find(kernel, found.as_ref(), names, &landmarks);
         report.warnings.extend(doubts);
         report.warnings.extend(plan.clear(kernel, marks));
     }
     report.plan(&plan);
-    let about = report::about(&host, domain, &plan, options);
+    let about = report::about(&host, domain, &plan);
     let text = found.as_ref().map(|f| f.info.text());
     let notes = NoteBlob::new(&cpus, text, kernel.as_ref().map(|k| k.root), &about);
 
@@ -87,7 +100,6 @@ fn cut_memory(
             let header = kdump::Header {
                 uts: &uts,
                 phys_base: found.as_ref().and_then(|f| f.info.number("phys_base")).unwrap_or(0),
-                level: options.level,
                 cpus: cpus.len() as u32,
                 notes: &notes,
                 codec,
@@ -99,6 +111,24 @@ fn cut_memory(
     out.commit()?;
     report.written(options.format, written, pool.install(|| Survey::take(&host)));
     Ok(report)
+}
+
+/// The kernel's VMCOREINFO: the user's, the kernel's own, or one made from its vmlinux. The inner error says why none was
+/// believed.
+fn vmcoreinfo(
+    kernel: &Kernel<'_>,
+    host: &Host<'_>,
+    landmarks: &Landmarks,
+    options: &Options,
+) -> Result<Result<Found, Vec<String>>> {
+    if let Some(given) = &options.vmcoreinfo {
+        let found = note::believe(kernel, given.clone(), "given by the user");
+        return found
+            .map(Ok)
+            .map_err(|why| Error::Usage(format!("the given VMCOREINFO is not of the kernel in the dump: it {why}")));
+    }
+    let found = note::find(kernel, host.notes.linux.as_ref(), &landmarks.notes);
+    Ok(found)
 }
 
 /// crash wants to know the machine at least.

@@ -104,6 +104,9 @@ pub enum Error {
         /// What could not be done without them.
         source: Box<Error>,
     },
+    /// The user insisted on a dump level that cannot be applied in full.
+    #[error("{0}")]
+    Level(String),
     /// The domain is of a kind that this version cannot cut.
     #[error("{0}")]
     Unsupported(String),

@@ -2,6 +2,9 @@
 
 use crate::linux::symbols::Symbols;
 use crate::pipeline::codec::Codec;
+use crate::plan::level::Level;
+use crate::vmcoreinfo::Vmcoreinfo;
+use std::path::PathBuf;
 
 /// The format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,15 +15,41 @@ pub enum Format {
     Elf,
 }
 
+impl Default for Format {
+    fn default() -> Self {
+        Self::Kdump(Codec::default())
+    }
+}
+
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The format of the output.
     pub format: Format,
-    /// makedumpfile's dump level: bit 0 drops zero pages.
-    pub level: u8,
+    /// What to leave out.
+    pub level: Level,
+    /// Whether it is an error if the level cannot be applied in full.
+    pub require_level: bool,
     /// Symbols of the domain's kernel, if the user gave any.
     pub symbols: Option<Symbols>,
+    /// The kernel's VMCOREINFO, to be believed before any other, if the user gave one.
+    pub vmcoreinfo: Option<Vmcoreinfo>,
+    /// The kernel's vmlinux with DWARF, from which a VMCOREINFO is made where none is found.
+    pub vmlinux: Option<PathBuf>,
     /// Worker threads; 0 takes one per CPU that this process may use.
     pub threads: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            format: Format::default(),
+            level: Level::MOST,
+            require_level: false,
+            symbols: None,
+            vmcoreinfo: None,
+            vmlinux: None,
+            threads: 0,
+        }
+    }
 }

@@ -1,8 +1,10 @@
 //! What was kept, dropped and altered, and why: for people, for scripts, and for the note in the output.
 
 use crate::linux::note::Found;
-use crate::options::{Format, Options};
+use crate::options::Format;
 use crate::plan::Plan;
+use crate::plan::level::Level;
+use crate::plan::selection::Selection;
 use crate::plan::tables::Tally;
 use crate::sink::Written;
 use crate::units::{PAGE_BYTES, VirtAddr};
@@ -26,6 +28,10 @@ pub struct Report {
     pub domain: DomainReport,
     /// How much of the P2M was believed.
     pub p2m: P2mCheck,
+    /// The dump level.
+    pub level: LevelReport,
+    /// Struct pages and page tables that only Linux knows.
+    pub memory_map: MemoryMapReport,
     /// Page tables.
     pub tables: Tally,
     /// Words that were cleared.
@@ -74,6 +80,31 @@ pub struct DomainReport {
     pub vcpus: Vec<VcpuReport>,
 }
 
+/// The dump level, in makedumpfile's bits.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct LevelReport {
+    /// What was asked for.
+    pub asked: u8,
+    /// What could be applied.
+    pub applied: u8,
+    /// Why the rest could not.
+    pub reasons: Vec<String>,
+}
+
+/// Struct pages and page tables that only Linux knows.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct MemoryMapReport {
+    /// Pages kept because their struct page could not be read.
+    pub unreadable: u64,
+    /// Pages kept because their struct page makes no sense.
+    pub odd: u64,
+    /// Pages kept because they are page tables by Xen's word, or of the P2M, the VMCOREINFO or the start_info, although
+    /// their struct page says that they can be left out.
+    pub guarded: u64,
+    /// Processes whose page tables were looked for on pgd_list.
+    pub processes: u64,
+}
+
 /// A vCPU.
 #[derive(Clone, Debug, Serialize)]
 pub struct VcpuReport {
@@ -113,6 +144,8 @@ pub struct OutputReport {
     pub kept: u64,
     /// Of these, zero pages that it does not hold.
     pub zero: u64,
+    /// Pages of the domain left out for what they are: `free`, `offline`, `cache`, `cache-private`, `user`, `hwpoison`.
+    pub excluded: BTreeMap<String, u64>,
     /// Xen-heap pages of the domain, put above its highest PFN.
     pub xen_heap: u64,
     /// Pages of the domain that the dump does not have, by reason.
@@ -202,6 +235,30 @@ impl Report {
         }
     }
 
+    pub(crate) fn selection(&mut self, asked: Level, choice: &Selection) {
+        self.level =
+            LevelReport { asked: asked.number(), applied: choice.applied.number(), reasons: choice.reasons.clone() };
+        let e = &choice.excluded;
+        self.memory_map =
+            MemoryMapReport { unreadable: e.unreadable, odd: e.odd, guarded: e.guarded, processes: choice.processes };
+        self.output.excluded = e.by_class.iter().map(|(class, n)| (class.to_string(), *n)).collect();
+        if choice.applied != asked {
+            let why = choice.reasons.join("; ");
+            self.warnings
+                .push(format!("level {asked} was asked for, but only level {} applied: {why}", choice.applied));
+        }
+        self.warnings.extend(choice.doubts.iter().cloned());
+        let kept = [
+            (e.unreadable, "pages were kept because their struct pages could not be read"),
+            (e.odd, "pages were kept because their struct pages make no sense"),
+            (
+                e.guarded,
+                "pages were kept although their struct pages say that they are free, cache or a process's: Xen knows them as page tables, or they belong to the P2M, VMCOREINFO or start_info",
+            ),
+        ];
+        self.warnings.extend(kept.iter().filter(|k| k.0 > 0).map(|(n, what)| format!("{n} {what}")));
+    }
+
     pub(crate) fn plan(&mut self, plan: &Plan<'_>) {
         self.tables = plan.tally.clone();
         self.cleared = plan
@@ -266,7 +323,7 @@ impl VcpuReport {
 
 /// The text of the XDUMPCUT note. It holds nothing that depends on the container of the source or on its name, so that
 /// cuts of the same dump are the same.
-pub(crate) fn about(host: &Host<'_>, domain: &Domain, plan: &Plan<'_>, options: &Options) -> String {
+pub(crate) fn about(host: &Host<'_>, domain: &Domain, plan: &Plan<'_>) -> String {
     let t = &plan.tally;
     let mut lines = vec![
         format!("XDUMPCUT={}", env!("CARGO_PKG_VERSION")),
@@ -274,11 +331,17 @@ pub(crate) fn about(host: &Host<'_>, domain: &Domain, plan: &Plan<'_>, options: 
         format!("SOURCE_ID={}", source_id(host)),
         format!("SOURCE_XEN={}", host.version()),
         format!("DOMAIN={}", domain.id),
-        format!("LEVEL={}", options.level),
+        format!("LEVEL={}", plan.level.number()),
         format!("TABLES_REWRITTEN={}", t.tables),
         format!("ENTRIES_REWRITTEN={}", t.own + t.xen_heap + t.foreign),
         format!("ENTRIES_CLEARED={}", t.mmio_lost + t.lost + t.xen_slots),
     ];
+    lines.extend(
+        plan.excluded
+            .by_class
+            .iter()
+            .map(|(class, n)| format!("EXCLUDED_{}={n}", class.to_string().to_uppercase().replace('-', "_"))),
+    );
     lines.extend(plan.extra.iter().map(|(mfn, pfn)| format!("XEN_HEAP_PAGE={mfn} at PFN {pfn}")));
     lines.extend(plan.patches.iter().map(|p| {
         let m = &p.mark;
@@ -326,6 +389,9 @@ impl fmt::Display for Report {
         row("zero, read as zeros", o.zero, "")?;
         for (why, n) in &o.absent {
             row("missing", *n, why)?;
+        }
+        for (class, n) in &o.excluded {
+            row(&format!("dropped: {class}"), *n, "")?;
         }
         row("dropped: Xen-free", m.free, sampled)?;
         row("dropped: other domains", m.other_domains(d.id), sampled)?;

@@ -4,8 +4,12 @@
 //! `LENGTH` are decimal; `NUMBER` is signed decimal, or hex with `0x` (Linux 6.9's `NUMBER(VMALLOC_START)`).
 //! Unknown keys are kept and ignored. Behaviour is chosen by which keys are present, never by a version.
 
+use crate::error::{Error, Result};
 use crate::units::VirtAddr;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
 /// Linux's VMCOREINFO_BYTES: no text is longer.
 pub const MOST_TEXT: usize = 4096;
@@ -20,10 +24,32 @@ pub struct Vmcoreinfo {
 impl Vmcoreinfo {
     /// Parses note text, NUL padding and all. Lines without `=` are left out.
     pub fn parse(desc: &[u8]) -> Self {
-        let text = crate::bytes::text(desc.get(..MOST_TEXT).unwrap_or(desc));
+        Self::parse_all(desc.get(..MOST_TEXT).unwrap_or(desc))
+    }
+
+    fn parse_all(bytes: &[u8]) -> Self {
+        let text = crate::bytes::text(bytes);
         let pairs = text.lines().filter_map(|l| l.split_once('='));
         let values = pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
         Self { text, values }
+    }
+
+    /// Reads a file of such text.
+    ///
+    /// # Errors
+    /// [`Error::Read`], or [`Error::Usage`] for a file that is something else.
+    pub fn open(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let mut bytes = Vec::new();
+        // One byte more than there can be tells a file that is something else.
+        let read = File::open(path).and_then(|f| f.take(MOST_TEXT as u64 * 4 + 1).read_to_end(&mut bytes));
+        read.map_err(|e| Error::read(&name, e))?;
+        let info = Self::parse_all(&bytes);
+        if bytes.len() > MOST_TEXT * 4 || info.get("OSRELEASE").is_none() {
+            let why = "is no VMCOREINFO: lines KEY=VALUE with OSRELEASE among them are needed";
+            return Err(Error::Usage(format!("{name} {why}")));
+        }
+        Ok(info)
     }
 
     /// The text as it stood.

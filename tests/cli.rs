@@ -81,7 +81,7 @@ fn json_for_scripts_and_quiet_for_cron() {
     assert_eq!(report["output"]["format"], "elf");
     assert_eq!(report["domain"]["id"], 0);
     assert_eq!(report["output"]["bytes"], f.path("a.elf").metadata().unwrap().len());
-    let quiet = run(&[&"-q", &dump, &f.path("b")]);
+    let quiet = run(&[&"-q", &"-d1", &dump, &f.path("b")]);
     assert!(quiet.status.success() && quiet.stdout.is_empty() && quiet.stderr.is_empty());
 }
 
@@ -203,8 +203,13 @@ fn output_that_cannot_be_written_leaves_nothing() {
 
 #[test]
 fn wrong_calls_end_with_usage() {
-    for args in [&["one"][..], &["-d", "31", "a", "b"], &["--compress", "lzo", "a", "b"], &["--threads", "0", "a", "b"]]
-    {
+    for args in [
+        &["one"][..],
+        &["-d", "32", "a", "b"],
+        &["--exclude", "all", "a", "b"],
+        &["--compress", "lzo", "a", "b"],
+        &["--threads", "0", "a", "b"],
+    ] {
         let out = Command::new(env!("CARGO_BIN_EXE_xdump-cut")).args(args).output().unwrap();
         assert_eq!(out.status.code(), Some(2), "{args:?}");
         assert!(!out.stderr.is_empty());

@@ -8,11 +8,14 @@ use std::path::Path;
 use synth::{Kernel, Machine, NotePlace};
 use xdump_cut::cut::cut;
 use xdump_cut::error::Kind;
+use xdump_cut::linux::names::Names;
 use xdump_cut::linux::{Kernel as LinuxKernel, marks, note};
 use xdump_cut::options::{Format, Options};
 use xdump_cut::pipeline::Silent;
 use xdump_cut::pipeline::codec::Codec;
 use xdump_cut::plan::Plan;
+use xdump_cut::plan::level::Level;
+use xdump_cut::plan::selection::{Known, Selection};
 use xdump_cut::sink::Output;
 use xdump_cut::source::{MachineMemory, Vmcore};
 use xdump_cut::xen::notes::XenNotes;
@@ -44,11 +47,13 @@ fn read_all(bytes: &Vec<u8>) -> Result<u64, Error> {
     let p2m = P2m::read_tree(&host, domain)?;
     vcpus(&host, &[domain]);
     let kernel = LinuxKernel::find(&host, domain, &p2m);
-    let mut plan = Plan::new(&host, domain, &p2m, 1);
-    if let Some(kernel) = &kernel {
-        let landmarks = kernel.landmarks();
-        let found = note::find(kernel, None, &landmarks.notes).ok();
-        plan.clear(kernel, marks::find(kernel, found.as_ref(), None, &landmarks)?.0);
+    let landmarks = kernel.as_ref().map(LinuxKernel::landmarks).unwrap_or_default();
+    let found = kernel.as_ref().and_then(|k| note::find(k, None, &landmarks.notes).ok());
+    let names = kernel.as_ref().map(|k| Names::find(k, found.as_ref(), None)).transpose()?;
+    let known = Known { kernel: kernel.as_ref(), found: found.as_ref(), names: names.as_ref(), landmarks: &landmarks };
+    let mut plan = Plan::new(&host, domain, &p2m, Selection::make(&known, &p2m, Level::MOST));
+    if let (Some(kernel), Some(names)) = (&kernel, &names) {
+        plan.clear(kernel, marks::find(kernel, found.as_ref(), names, &landmarks).0);
     }
     Ok(plan.pages())
 }
@@ -150,7 +155,7 @@ fn pointers_to_everywhere() {
             let _ = Info::read(&dump.bytes);
             for format in [Format::Elf, Format::Kdump(Codec::None)] {
                 let null = Path::new("/dev/null");
-                let options = Options { format, level: 1, symbols: None, threads: 1 };
+                let options = Options { format, threads: 1, ..Options::default() };
                 let _ = cut(&dump.bytes, &options, Output::create(null, false, Path::new("")).unwrap(), &Silent);
             }
         }

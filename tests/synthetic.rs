@@ -15,13 +15,14 @@ use xdump_cut::linux::symbols::Symbols;
 use xdump_cut::options::{Format, Options};
 use xdump_cut::pipeline::Silent;
 use xdump_cut::pipeline::codec::Codec;
+use xdump_cut::plan::level::Level;
 use xdump_cut::report::Report;
 use xdump_cut::source::{MachineMemory, Vmcore};
 use xdump_cut::xen::Host;
 use xdump_cut::xen::vcpu::vcpus;
 
 fn options(format: Format) -> Options {
-    Options { format, level: 1, symbols: None, threads: 2 }
+    Options { format, level: Level::ZEROS, threads: 2, ..Options::default() }
 }
 
 /// Cuts in memory; the output goes through a file, as its readers want one.
@@ -392,7 +393,7 @@ fn frames_that_the_dump_lacks_are_missing_and_not_zero() {
 fn level_0_keeps_zero_pages() {
     let dump = Machine::new().build();
     for format in [Format::Elf, Format::Kdump(Codec::None)] {
-        let (report, out) = cut_with(&dump.bytes, &Options { level: 0, ..options(format) }).unwrap();
+        let (report, out) = cut_with(&dump.bytes, &Options { level: Level::NOTHING, ..options(format) }).unwrap();
         assert_eq!(report.output.zero, 0);
         assert_eq!(report.output.kept, out.frames().len() as u64);
     }

@@ -1,6 +1,7 @@
 //! What can be typed. `--help` and the man page are made from these comments.
 
 use crate::pipeline::codec::Codec;
+use crate::plan::level::Level;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -40,9 +41,19 @@ pub struct Cut {
     /// The file to write. It is written as OUT.incomplete, synced and renamed.
     #[arg(required = true)]
     pub out: Option<PathBuf>,
-    /// What to leave out, in makedumpfile's bits: 1 drops zero pages, 0 keeps them. Either way readers see zeros.
-    #[arg(short = 'd', long = "dump-level", value_name = "LEVEL", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
-    pub level: u8,
+    /// What to leave out, in makedumpfile's bits: 1 zero pages (readers see zeros all the same), 2 page cache, 4 page cache
+    /// with private data too, 8 pages of processes, 16 free pages; added up. 0 keeps everything; any other level leaves out
+    /// pages with bad memory. No vmlinux is needed.
+    #[arg(short = 'd', long = "dump-level", value_name = "LEVEL", default_value = "31", hide_default_value = true, value_parser = level)]
+    pub level: Level,
+    /// The same by names: zero, cache, cache-private, user, free, with commas between. The default is all of them, which is
+    /// -d 31.
+    #[arg(long, value_name = "NAMES", conflicts_with = "level", value_parser = Level::named)]
+    pub exclude: Option<Level>,
+    /// Fail if the level cannot be applied in full, because the kernel's VMCOREINFO or memory map is missing or damaged.
+    /// Otherwise there is a warning, and what cannot be told apart is kept.
+    #[arg(long)]
+    pub require_level: bool,
     /// Format of the output. Without it, a name that ends in .elf asks for ELF (but not with --compress), any other for
     /// kdump.
     #[arg(long, value_enum)]
@@ -57,10 +68,15 @@ pub struct Cut {
     /// Overwrite OUT if it exists.
     #[arg(short, long)]
     pub force: bool,
-    /// Symbols of dom0's kernel, where its own kallsyms cannot be found in the dump.
-    #[arg(long, value_name = "FILE")]
+    /// dom0's VMCOREINFO, in a file as makedumpfile -g writes it (or a copy of the kernel's note), to be used instead of the
+    /// one in the dump.
+    #[arg(short = 'i', long, value_name = "FILE")]
+    pub vmcoreinfo: Option<PathBuf>,
+    /// dom0's kernel with debugging information: symbols where its own kallsyms, and structure layouts where its own
+    /// VMCOREINFO, cannot be found in the dump.
+    #[arg(short = 'x', long, value_name = "FILE")]
     pub vmlinux: Option<PathBuf>,
-    /// The same from a System.map.
+    /// The same symbols from a System.map.
     #[arg(long, value_name = "FILE", conflicts_with = "vmlinux")]
     pub system_map: Option<PathBuf>,
     /// How the report at the end is printed on standard output.
@@ -115,6 +131,10 @@ pub enum ReportFormat {
     Json,
 }
 
+fn level(s: &str) -> Result<Level, String> {
+    s.parse().ok().and_then(Level::new).ok_or_else(|| "a number from 0 to 31".into())
+}
+
 /// The pool would take 0 for its own choice, and start any number.
 fn threads(s: &str) -> Result<usize, String> {
     s.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "a number from 1 to 1024".into())
@@ -138,7 +158,9 @@ mod tests {
         assert!(parse("xdump-cut info a").is_ok_and(|a| a.command.is_some()));
         assert!(parse("xdump-cut info a b").is_err());
         assert!(parse("xdump-cut -E --compress zlib a b").is_err());
-        assert!(parse("xdump-cut -d 2 a b").is_err());
+        assert!(parse("xdump-cut -d 31 a b").is_ok_and(|a| a.cut.level == Level::MOST));
+        assert!(parse("xdump-cut -d 32 a b").is_err());
+        assert!(parse("xdump-cut -d 1 --exclude free a b").is_err());
         assert!(parse("xdump-cut --threads 0 a b").is_err());
     }
 }

@@ -11,6 +11,7 @@ use crate::linux::symbols::Symbols;
 use crate::options::{Format, Options};
 use crate::sink::Output;
 use crate::source::{self, OpenOptions};
+use crate::vmcoreinfo::Vmcoreinfo;
 use args::{Args, Command, Cut, InfoArgs, OutputFormat, ReportFormat};
 use clap::Parser;
 use exit::Exit;
@@ -50,7 +51,15 @@ fn cut_out(args: &Cut) -> Result<()> {
         (None, Some(path)) => Some(Symbols::system_map(path)?),
         (None, None) => None,
     };
-    let options = Options { format: args.format(), level: args.level, symbols, threads: args.threads.unwrap_or(0) };
+    let options = Options {
+        format: args.format(),
+        level: args.exclude.unwrap_or(args.level),
+        require_level: args.require_level,
+        symbols,
+        vmcoreinfo: args.vmcoreinfo.as_deref().map(Vmcoreinfo::open).transpose()?,
+        vmlinux: args.vmlinux.clone(),
+        threads: args.threads.unwrap_or(0),
+    };
     let progress = progress::choose(args.quiet);
     // The input first: a wrong file should not cost a look at the output.
     progress.stage("opening", None);

@@ -4,10 +4,9 @@
 //! `pv_init_ops` (Linux before 4.20), if its first word is the address of `xen_patch` or `paravirt_patch_default`; it
 //! then translates each page-table entry once more. A native cut has PFNs in them already, so both must read 0.
 
+use super::Found;
 use super::kernel::{Kernel, Landmarks};
-use super::symbols::Symbols;
-use super::{Found, kallsyms};
-use crate::error::{Error, Result};
+use super::names::Names;
 use crate::units::VirtAddr;
 
 /// Eight bytes to clear.
@@ -30,39 +29,16 @@ const PATCHERS: [&str; 2] = ["xen_patch", "paravirt_patch_default"];
 
 /// Finds the marks; the second list says what is doubtful about them. Nothing is cleared that does not hold what it must:
 /// the address of the start_info page, or of one of the two functions.
-///
-/// # Errors
-/// [`Error::Usage`] if the given symbols are another kernel's.
 pub fn find(
     kernel: &Kernel<'_>,
     found: Option<&Found>,
-    given: Option<&Symbols>,
+    names: &Names<'_>,
     landmarks: &Landmarks,
-) -> Result<(Vec<Mark>, Vec<String>)> {
-    // _stext alone would not tell: it is at the same place in most kernels.
-    for name in ["init_uts_ns", "swapper_pg_dir", "_stext"] {
-        let given = given.and_then(|g| g.get(name));
-        let here = found.and_then(|f| f.info.symbol(name));
-        if let (Some(given), Some(here)) = (given, here)
-            && given != here
-        {
-            let why = "the given symbols are of another kernel";
-            return Err(Error::Usage(format!("{why}: {name} is at {given} in them and at {here} in the dump")));
-        }
-    }
-    let names = [START_INFO, INIT_OPS, PATCHERS[0], PATCHERS[1]];
-    let own = found.and_then(|f| kallsyms::lookup(kernel, &f.info, &names));
-    let how = if own.as_ref().is_some_and(|o| o.exported) {
-        "kallsyms in the dump"
-    } else {
-        "kallsyms in the dump, by shape"
-    };
+) -> (Vec<Mark>, Vec<String>) {
     // Each place that a source of symbols gives, with what stands there.
     let places = |name: &str| -> Vec<(VirtAddr, u64, &'static str)> {
-        let given = given.and_then(|s| s.get(name)).map(|va| (va, "the given symbols"));
-        let own = own.as_ref().and_then(|o| o.found.get(name)).map(|va| (*va, how));
         let value = |va| kernel.space.read_u64("a variable", va).ok();
-        given.into_iter().chain(own).filter_map(|(va, how)| Some((va, value(va)?, how))).collect()
+        names.places(name).filter_map(|(va, how)| Some((va, value(va)?, how))).collect()
     };
     let mut doubts = Vec::new();
     let mut marks: Vec<Mark> = Vec::new();
@@ -83,28 +59,21 @@ pub fn find(
             "{START_INFO} was not found; crash may take the cut for a Xen guest and not open it (give --system-map or --vmlinux)"
         ));
     }
-    let patchers: Vec<u64> = PATCHERS.iter().flat_map(|name| symbol_of(name, given, own.as_ref())).collect();
+    let patchers: Vec<u64> = PATCHERS.iter().flat_map(|name| names.places(name)).map(|p| p.0.0).collect();
     let ops = places(INIT_OPS).into_iter().find(|p| patchers.contains(&p.1));
     if let Some((va, old, how)) = ops {
         marks.push(Mark { name: INIT_OPS, va, old, how });
-    } else if given.is_none() && own.is_none() && found.is_some_and(|f| has_init_ops(&f.uts[2])) {
+    } else if !names.has_source() && found.is_some_and(|f| has_init_ops(&f.uts[2])) {
         doubts.push(format!(
             "{INIT_OPS} of Linux before 4.20 cannot be found without symbols; crash needs it cleared (give --system-map or --vmlinux)"
         ));
     }
-    Ok((marks, doubts))
-}
-
-fn symbol_of(name: &str, given: Option<&Symbols>, own: Option<&kallsyms::Symbols>) -> Vec<u64> {
-    let given = given.and_then(|s| s.get(name));
-    let own = own.and_then(|o| o.found.get(name)).copied();
-    given.into_iter().chain(own).map(|va| va.0).collect()
+    (marks, doubts)
 }
 
 /// `pv_init_ops` went with Linux 4.20 (commit 5c83511bdb98). Only used to warn where no symbols can tell.
 fn has_init_ops(release: &str) -> bool {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (4, 20)
+    crate::linux::release_numbers(release) < (4, 20)
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ pub struct Found {
     pub uts: [String; 6],
     /// How it was found.
     pub how: &'static str,
+    /// The pages of the domain that hold it.
+    pub pages: Vec<Pfn>,
 }
 
 /// Searches, cheapest place first: a note in the file (some sites' scripts add one), what the image points to, every
@@ -33,14 +35,13 @@ pub struct Found {
 /// Why none was believed, one reason for each that was looked at.
 pub fn find(kernel: &Kernel<'_>, in_file: Option<&Vmcoreinfo>, by_image: &[VirtAddr]) -> Result<Found, Vec<String>> {
     let mut reasons = Vec::new();
-    let mut believe = |info: Vmcoreinfo, how: &'static str, place: String| match validate(kernel, &info) {
-        Ok(uts) => Some(Found { info, uts, how }),
-        Err(why) => {
-            reasons.push(format!("the one {place}: {why}"));
-            None
-        }
+    let mut look = |info: Vmcoreinfo, how: &'static str, place: &str, pages: Vec<Pfn>| {
+        let found = believe(kernel, info, how);
+        found.map(|f| Found { pages, ..f }).map_err(|why| reasons.push(format!("the one {place}: {why}"))).ok()
     };
-    if let Some(found) = in_file.and_then(|i| believe(i.clone(), "note in the file", "in the file's notes".into())) {
+    if let Some(info) = in_file
+        && let Some(found) = look(info.clone(), "note in the file", "in the file's notes", Vec::new())
+    {
         return Ok(found);
     }
     for &va in by_image {
@@ -49,8 +50,11 @@ pub fn find(kernel: &Kernel<'_>, in_file: Option<&Vmcoreinfo>, by_image: &[VirtA
             continue;
         }
         let mut desc = vec![0; u32_at(&head, 4).unwrap_or(0) as usize];
-        if kernel.read("VMCOREINFO", VirtAddr(va.0 + HEADER as u64), &mut desc).is_ok()
-            && let Some(found) = believe(Vmcoreinfo::parse(&desc), "pointer in the kernel image", format!("at {va}"))
+        let text = VirtAddr(va.0 + HEADER as u64);
+        let pages = [va, VirtAddr(text.0 + desc.len() as u64)].into_iter().filter_map(|va| kernel.pfn(va)).collect();
+        if kernel.read("VMCOREINFO", text, &mut desc).is_ok()
+            && let Some(found) =
+                look(Vmcoreinfo::parse(&desc), "pointer in the kernel image", &format!("at {va}"), pages)
         {
             return Ok(found);
         }
@@ -58,14 +62,23 @@ pub fn find(kernel: &Kernel<'_>, in_file: Option<&Vmcoreinfo>, by_image: &[VirtA
     let mut candidates = search(kernel);
     candidates.sort_unstable();
     for pfn in candidates {
+        let pages = vec![pfn, Pfn(pfn.0 + 1)];
         if let Some(desc) = read_at(kernel, pfn)
             && let Some(found) =
-                believe(Vmcoreinfo::parse(&desc), "search of the domain's pages", format!("at PFN {pfn}"))
+                look(Vmcoreinfo::parse(&desc), "search of the domain's pages", &format!("at PFN {pfn}"), pages)
         {
             return Ok(found);
         }
     }
     Err(reasons)
+}
+
+/// Takes a VMCOREINFO for the kernel's, if it validates.
+///
+/// # Errors
+/// Why it does not.
+pub fn believe(kernel: &Kernel<'_>, info: Vmcoreinfo, how: &'static str) -> Result<Found, String> {
+    validate(kernel, &info).map(|uts| Found { info, uts, how, pages: Vec::new() })
 }
 
 /// PFNs that begin with a note. Every page of the domain is looked at, so this comes last.

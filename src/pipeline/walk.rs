@@ -2,6 +2,7 @@
 
 use crate::error::{Absence, Error, Result};
 use crate::plan::Plan;
+use crate::plan::pieces::Spot;
 use crate::source::MachineMemory;
 use crate::source::machine::Run as Bytes;
 use crate::units::{Mfn, PAGE_SIZE, Page, Pfn};
@@ -14,10 +15,8 @@ pub const CHUNK: u64 = 256;
 /// A part of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// The run that it begins in.
-    run: usize,
-    /// Pages of that run before it.
-    skip: u64,
+    /// Where it begins.
+    from: Spot,
     /// Its pages.
     pub pages: u64,
     /// Pages of the plan before it.
@@ -26,24 +25,18 @@ pub struct Chunk {
 
 /// Cuts the plan into chunks, without a list of them.
 pub fn chunks<'p>(plan: &'p Plan<'_>) -> impl Iterator<Item = Chunk> + 'p {
-    let total = plan.pages();
-    let (mut run, mut skip, mut first) = (0, 0, 0);
+    let (mut pieces, mut first) = (plan.pieces(), 0);
     std::iter::from_fn(move || {
-        let pages = CHUNK.min(total - first);
-        if pages == 0 {
-            return None;
-        }
-        let chunk = Chunk { run, skip, pages, first };
-        first += pages;
-        let mut left = pages;
-        while let Some(r) = plan.runs.get(run)
-            && left >= r.len - skip
+        let (from, mut pages) = (pieces.spot(), 0);
+        while pages < CHUNK
+            && let Some(piece) = pieces.next()
         {
-            left -= r.len - skip;
-            (run, skip) = (run + 1, 0);
+            let taken = piece.len.min(CHUNK - pages);
+            pieces.give_back(piece.len - taken);
+            pages += taken;
         }
-        skip += left;
-        Some(chunk)
+        first += pages;
+        (pages > 0).then_some(Chunk { from, pages, first: first - pages })
     })
 }
 
@@ -112,10 +105,10 @@ impl<'a> Walker<'a> {
         chunk: Chunk,
         each: &mut impl FnMut(Pfn, Piece<'_>) -> Result<()>,
     ) -> Result<()> {
-        let (mut skip, mut left) = (chunk.skip, chunk.pages);
-        for run in self.plan.runs.iter().skip(chunk.run) {
-            let len = left.min(run.len - skip);
-            let (mut pfn, mut mfn) = (Pfn(run.pfn.0 + skip), Mfn(run.mfn.0 + skip));
+        let mut left = chunk.pages;
+        for piece in self.plan.pieces_from(chunk.from) {
+            let (mut pfn, mut mfn) = (piece.pfn, piece.mfn);
+            let len = left.min(piece.len);
             let end = pfn.0 + len;
             while pfn.0 < end {
                 let upto = self.plan.next_altered(pfn).map_or(end, |p| p.0.min(end));
@@ -127,7 +120,7 @@ impl<'a> Walker<'a> {
                 };
                 (pfn, mfn) = (Pfn(pfn.0 + n), Mfn(mfn.0 + n));
             }
-            (skip, left) = (0, left - len);
+            left -= len;
             if left == 0 {
                 break;
             }

@@ -1,5 +1,9 @@
 //! What decides which page stays, where it stands in the output, and what is altered in it.
 
+pub mod filter;
+pub mod level;
+pub mod pieces;
+pub mod selection;
 pub mod tables;
 
 use crate::error::Absence;
@@ -10,8 +14,12 @@ use crate::source::segments::Place;
 use crate::units::{Mfn, PAGE_BYTES, PAGE_SIZE, Page, Pfn};
 use crate::xen::p2m::Run;
 use crate::xen::{Domain, Host, P2m};
+use filter::Excluded;
+use level::Level;
+use pieces::{Pieces, Spot};
+use selection::Selection;
 use std::collections::BTreeMap;
-use tables::{Rewriter, Tally};
+use tables::{Rewriter, Table, Tally};
 
 /// Identity-mapped frame numbers are kept clear of synthetic PFNs within this many numbers.
 const EXTRA_WINDOW: u64 = 1 << 16;
@@ -30,10 +38,12 @@ pub struct Patch {
 /// Everything that the writing needs to know.
 #[derive(Debug)]
 pub struct Plan<'a> {
-    /// Pages of the output that the dump has, by PFN.
+    /// Pages of the domain that the dump has, by PFN; [`Self::pieces`] are those that stay.
     pub runs: Vec<Run>,
-    /// PFNs of the domain that the dump does not have, and why.
+    /// PFNs of the domain that should stay but that the dump does not have, and why.
     pub absent: BTreeMap<Absence, u64>,
+    /// Pages that leave for what they are.
+    pub excluded: Excluded,
     /// Xen-heap pages that the domain owns, under PFNs above all of its own.
     pub extra: Vec<(Mfn, Pfn)>,
     /// The page tables and how to rewrite them.
@@ -43,16 +53,19 @@ pub struct Plan<'a> {
     /// Words to clear, by PFN.
     pub patches: Vec<Patch>,
     /// Tables by PFN.
-    tables: Vec<(Pfn, u8)>,
-    /// Whether zero pages leave.
-    pub drop_zero: bool,
+    tables: Vec<Table>,
+    /// What leaves.
+    pub level: Level,
+    /// Pages that stay.
+    pages: u64,
 }
 
 impl<'a> Plan<'a> {
-    /// Decides. `level` is makedumpfile's: bit 0 drops zero pages.
-    pub fn new(host: &'a Host<'a>, domain: &'a Domain, p2m: &'a P2m, level: u8) -> Self {
+    /// Decides where pages stand and what is altered in them, given which stay and which are page tables.
+    pub fn new(host: &'a Host<'a>, domain: &'a Domain, p2m: &'a P2m, choice: Selection) -> Self {
+        let Selection { tables, excluded, applied, .. } = choice;
         let mut rewriter = Rewriter::new(host, domain, p2m);
-        let survey = rewriter.survey(&p2m.tables);
+        let survey = rewriter.survey(&tables);
         let shared = domain.shared_info.as_ref();
         let mut heap = survey.heap;
         heap.extend(shared.map(|s| s.mfn));
@@ -63,17 +76,21 @@ impl<'a> Plan<'a> {
         let (mut runs, mut absent) = (Vec::new(), BTreeMap::new());
         let appended = extra.iter().map(|(mfn, pfn)| Run { pfn: *pfn, mfn: *mfn, len: 1 });
         for run in p2m.runs().iter().copied().chain(appended) {
-            split_by_presence(host.memory(), run, &mut runs, &mut absent);
+            split_by_presence(host.memory(), run, &excluded, &mut runs, &mut absent);
         }
+        let stay = |r: &Run| r.len - excluded.pages.count_range(r.pfn.0, r.len);
+        let pages = runs.iter().map(stay).sum();
         Self {
             runs,
             absent,
+            excluded,
             extra,
             rewriter,
             tally: survey.tally,
             patches: Vec::new(),
-            tables: p2m.tables.clone(),
-            drop_zero: level & 1 != 0,
+            tables,
+            level: applied,
+            pages,
         }
     }
 
@@ -95,7 +112,17 @@ impl<'a> Plan<'a> {
 
     /// Pages of the output, zero ones included.
     pub fn pages(&self) -> u64 {
-        self.runs.iter().map(|r| r.len).sum()
+        self.pages
+    }
+
+    /// The pages of the output, by PFN.
+    pub fn pieces(&self) -> Pieces<'_> {
+        self.pieces_from(Spot::default())
+    }
+
+    /// The same from a place on.
+    pub fn pieces_from(&self, from: Spot) -> Pieces<'_> {
+        Pieces::new(self, from)
     }
 
     /// One more than the highest PFN of the output.
@@ -103,23 +130,22 @@ impl<'a> Plan<'a> {
         Pfn(self.runs.last().map_or(0, |r| r.pfn.0 + r.len))
     }
 
-    /// The level of a page table.
-    pub fn table_level(&self, pfn: Pfn) -> Option<u8> {
-        let at = self.tables.binary_search_by_key(&pfn, |t| t.0).ok()?;
-        self.tables.get(at).map(|t| t.1)
+    fn table(&self, pfn: Pfn) -> Option<Table> {
+        let at = self.tables.binary_search_by_key(&pfn, |t| t.pfn).ok()?;
+        self.tables.get(at).copied()
     }
 
     /// The first PFN from `pfn` on whose content is altered.
     pub fn next_altered(&self, pfn: Pfn) -> Option<Pfn> {
-        let table = self.tables.get(self.tables.partition_point(|t| t.0 < pfn)).map(|t| t.0);
+        let table = self.tables.get(self.tables.partition_point(|t| t.pfn < pfn)).map(|t| t.pfn);
         let patch = self.patches.get(self.patches.partition_point(|p| p.pfn < pfn)).map(|p| p.pfn);
         table.into_iter().chain(patch).min()
     }
 
     /// Alters a page that [`Self::next_altered`] named.
     pub fn alter(&self, frames: &mut crate::xen::frame_table::Cursor<'_>, pfn: Pfn, page: &mut Page) {
-        if let Some(level) = self.table_level(pfn) {
-            self.rewriter.rewrite(frames, level, page);
+        if let Some(table) = self.table(pfn) {
+            self.rewriter.rewrite(frames, table, page);
         }
         let first = self.patches.partition_point(|p| p.pfn < pfn);
         for patch in self.patches.get(first..).unwrap_or_default().iter().take_while(|p| p.pfn == pfn) {
@@ -131,7 +157,13 @@ impl<'a> Plan<'a> {
 }
 
 /// Splits a run into what the dump has and what it has not.
-fn split_by_presence(mem: &MachineMemory<'_>, run: Run, runs: &mut Vec<Run>, absent: &mut BTreeMap<Absence, u64>) {
+fn split_by_presence(
+    mem: &MachineMemory<'_>,
+    run: Run,
+    excluded: &Excluded,
+    runs: &mut Vec<Run>,
+    absent: &mut BTreeMap<Absence, u64>,
+) {
     let mut at = 0;
     while at < run.len {
         let mfn = Mfn(run.mfn.0 + at);
@@ -152,7 +184,12 @@ fn split_by_presence(mem: &MachineMemory<'_>, run: Run, runs: &mut Vec<Run>, abs
                     _ => runs.push(Run { pfn, mfn, len: pages }),
                 }
             }
-            Err(why) => *absent.entry(why).or_default() += pages,
+            Err(why) => {
+                let missed = pages - excluded.pages.count_range(run.pfn.0 + at, pages);
+                if missed > 0 {
+                    *absent.entry(why).or_default() += missed;
+                }
+            }
         }
         at += pages;
     }

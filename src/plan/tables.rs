@@ -10,6 +10,9 @@
 //! | no RAM: MMIO, ACPI, PCI configuration space | its number, since a dom0 maps these 1:1; unless memory of its own has that PFN |
 //! | anything else | no present bit: Linux itself reads such an entry as not present |
 //!
+//! Of a table that only Linux knows as one, since its process had not run yet, only the first row is applied: without Xen's
+//! word no entry is altered that does not name the domain's memory.
+//!
 //! Entries that are not present hold PFNs or swap places already and stay as they are. Slots 256 to 271 of an L4 are
 //! Xen's and become 0.
 
@@ -26,11 +29,24 @@ use std::collections::BTreeSet;
 /// L4 slots that belong to Xen in every PV address space.
 const XEN_SLOTS: std::ops::RangeInclusive<usize> = 256..=271;
 
+/// A page table of the domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Table {
+    /// Where it is.
+    pub pfn: Pfn,
+    /// 1 to 4.
+    pub level: u8,
+    /// Whether Xen knows it as one.
+    pub by_xen: bool,
+}
+
 /// What rewriting did, in entries unless said otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
     /// Tables rewritten.
     pub tables: u64,
+    /// Of these, tables that Xen does not know, of processes that had not run yet.
+    pub tables_unpinned: u64,
     /// Tables that the dump does not have.
     pub tables_absent: u64,
     /// Of the domain's own frames: MFN became PFN.
@@ -54,6 +70,7 @@ pub struct Tally {
 impl Tally {
     fn add(mut self, o: Self) -> Self {
         self.tables += o.tables;
+        self.tables_unpinned += o.tables_unpinned;
         self.tables_absent += o.tables_absent;
         self.own += o.own;
         self.xen_heap += o.xen_heap;
@@ -97,6 +114,7 @@ enum Target {
     Mmio,
     MmioLost,
     Lost,
+    Left,
 }
 
 impl<'a> Rewriter<'a> {
@@ -112,16 +130,16 @@ impl<'a> Rewriter<'a> {
     }
 
     /// Reads all tables once: what they map decides the layout of the output.
-    pub fn survey(&self, tables: &[(Pfn, u8)]) -> TableSurvey {
+    pub fn survey(&self, tables: &[Table]) -> TableSurvey {
         let empty = || TableSurvey { tally: Tally::default(), heap: BTreeSet::new(), identity: Bitmap::new(1 << 16) };
         let parts = tables.par_chunks(64).map(|tables| {
             let mut part = empty();
             let mut frames = self.host.frames.cursor();
-            for (pfn, level) in tables {
+            for table in tables {
                 let mut page = [0; 4096];
-                let mfn = self.p2m.mfn(*pfn).unwrap_or_default();
+                let mfn = self.p2m.mfn(table.pfn).unwrap_or_default();
                 if read(self.host.memory(), mfn, &mut page) {
-                    self.walk(&mut frames, *level, &mut page, &mut part);
+                    self.walk(&mut frames, *table, &mut page, &mut part);
                 } else {
                     part.tally.tables_absent += 1;
                 }
@@ -136,14 +154,16 @@ impl<'a> Rewriter<'a> {
     }
 
     /// Rewrites one table in place.
-    pub fn rewrite(&self, frames: &mut Cursor<'_>, level: u8, page: &mut Page) {
+    pub fn rewrite(&self, frames: &mut Cursor<'_>, table: Table, page: &mut Page) {
         let mut unused = TableSurvey { tally: Tally::default(), heap: BTreeSet::new(), identity: Bitmap::new(0) };
-        self.walk(frames, level, page, &mut unused);
+        self.walk(frames, table, page, &mut unused);
     }
 
-    fn walk(&self, frames: &mut Cursor<'_>, level: u8, page: &mut Page, found: &mut TableSurvey) {
+    fn walk(&self, frames: &mut Cursor<'_>, table: Table, page: &mut Page, found: &mut TableSurvey) {
         let tally = &mut found.tally;
+        let level = table.level;
         tally.tables += 1;
+        tally.tables_unpinned += u64::from(!table.by_xen);
         for (slot, word) in page.chunks_exact_mut(8).enumerate() {
             let Ok(bytes) = <[u8; 8]>::try_from(&*word) else { continue };
             let entry = u64::from_le_bytes(bytes);
@@ -162,7 +182,9 @@ impl<'a> Rewriter<'a> {
             }
             let mfn = frame(entry);
             let with = |pfn: Pfn| entry & !PTE_FRAME_MASK | (pfn.0 << PAGE_SHIFT & PTE_FRAME_MASK);
-            let new = match self.target(frames, mfn) {
+            let target = if table.by_xen { self.target(frames, mfn) } else { self.own(mfn).unwrap_or(Target::Left) };
+            let new = match target {
+                Target::Left => entry,
                 Target::Own(pfn) => {
                     tally.own += 1;
                     with(pfn)
@@ -195,9 +217,13 @@ impl<'a> Rewriter<'a> {
         }
     }
 
+    fn own(&self, mfn: Mfn) -> Option<Target> {
+        self.p2m.pfn(mfn).map(Target::Own)
+    }
+
     fn target(&self, frames: &mut Cursor<'_>, mfn: Mfn) -> Target {
-        if let Some(pfn) = self.p2m.pfn(mfn) {
-            return Target::Own(pfn);
+        if let Some(own) = self.own(mfn) {
+            return own;
         }
         let entry = frames.look(mfn);
         let info = entry.info();

@@ -159,14 +159,14 @@ fn find_data(walker: &Walker<'_>, progress: &dyn Progress) -> Result<(Bitmap, Bi
         let mut at = 0;
         walker.visit(*chunk, |_, piece| {
             let mut page = |page: &[u8]| {
-                set(&mut data, at, u64::from(!(plan.drop_zero && is_zero(page))));
+                set(&mut data, at, u64::from(!(plan.level.drops_zeros() && is_zero(page))));
                 at += 1;
             };
             match piece {
                 Piece::Plain(bytes) => bytes.chunks_exact(PAGE_SIZE).for_each(page),
                 Piece::Altered(bytes) => page(bytes),
                 Piece::Zeros(n) => {
-                    set(&mut data, at, if plan.drop_zero { 0 } else { n });
+                    set(&mut data, at, if plan.level.drops_zeros() { 0 } else { n });
                     at += n;
                 }
                 Piece::Lost(_) => {
@@ -189,7 +189,7 @@ fn find_data(walker: &Walker<'_>, progress: &dyn Progress) -> Result<(Bitmap, Bi
 fn layout(plan: &crate::plan::Plan<'_>, data: &Bitmap, lost: &Bitmap) -> Vec<Load> {
     let mut loads: Vec<Load> = Vec::new();
     let mut index = 0;
-    for run in &plan.runs {
+    for run in plan.pieces() {
         for i in 0..run.len {
             let pfn = Pfn(run.pfn.0 + i);
             let at = index;

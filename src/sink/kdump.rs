@@ -1,7 +1,7 @@
 //! The kdump-compressed format, version 6 (makedumpfile: diskdump_mod.h; crash: diskdump.h). All little-endian here.
 //!
 //! Blocks of 4096 bytes: the header; the sub-header, with the notes behind it; bitmap 1, pages that exist; bitmap 2,
-//! pages with a descriptor; a descriptor of 24 bytes (offset `i64`, size `u32`, flags `u32`, page flags `u64`) for
+//! pages with a descriptor, so that readers say "excluded" of those that are in the first one only; a descriptor of 24 bytes (offset `i64`, size `u32`, flags `u32`, page flags `u64`) for
 //! each bit of bitmap 2, in order of PFN; page data. A zero page has a descriptor like any other, and all of them
 //! share one raw zero page, so that readers see zeros and not "excluded".
 
@@ -14,7 +14,9 @@ use crate::pipeline::codec::{Codec, Compressor};
 use crate::pipeline::ordered::ordered;
 use crate::pipeline::walk::{Chunk, Piece, Walker, chunks};
 use crate::pipeline::zero::is_zero;
+use crate::plan::level::Level;
 use crate::units::{PAGE_BYTES, PAGE_SIZE};
+use crate::xen::p2m::Run;
 use std::sync::Mutex;
 
 const SUB_HEADER: usize = 104;
@@ -32,8 +34,6 @@ pub struct Header<'a> {
     pub uts: &'a [String; 6],
     /// VMCOREINFO's phys_base; 0 in a PV kernel.
     pub phys_base: i64,
-    /// The dump level that was asked for.
-    pub level: u8,
     /// Number of vCPUs.
     pub cpus: u32,
     /// All notes.
@@ -73,12 +73,16 @@ pub fn write(
     let descriptors = (head_blocks + bitmap_blocks) * PAGE_BYTES;
     let zero_page = (descriptors + pages * DESCRIPTOR).next_multiple_of(PAGE_BYTES);
     out.write_at(&header_block(header, head_blocks - 1, bitmap_blocks, plan.end().0), 0)?;
-    out.write_at(&sub_header(header, plan.end().0), PAGE_BYTES)?;
+    out.write_at(&sub_header(header, plan.level, plan.end().0), PAGE_BYTES)?;
     out.write_at(&header.notes.bytes, PAGE_BYTES + SUB_HEADER as u64)?;
-    let mut bitmap = Bitmap::new(plan.end().0);
-    plan.runs.iter().for_each(|r| bitmap.set_range(r.pfn.0, r.len));
-    write_bitmap(&bitmap, out, head_blocks * PAGE_BYTES, bitmap_blocks / 2)?;
-    drop(bitmap);
+    let bitmap = |runs: &mut dyn Iterator<Item = Run>| {
+        let mut bitmap = Bitmap::new(plan.end().0);
+        runs.for_each(|r| bitmap.set_range(r.pfn.0, r.len));
+        bitmap
+    };
+    let bitmap_2 = (head_blocks + bitmap_blocks / 2) * PAGE_BYTES;
+    write_bitmap(&bitmap(&mut plan.runs.iter().copied()), out, head_blocks * PAGE_BYTES)?;
+    write_bitmap(&bitmap(&mut plan.pieces()), out, bitmap_2)?;
     out.write_at(&[0; PAGE_SIZE], zero_page)?;
 
     progress.stage("writing pages", Some(pages));
@@ -136,7 +140,7 @@ fn pack(walker: &Walker<'_>, chunk: Chunk, codec: Codec, idle: &Mutex<Vec<Compre
     let reused = idle.lock().map_err(|_| stopped(()))?.pop();
     let mut compressor = reused.map_or_else(|| codec.compressor(), Ok)?;
     let mut packed = Packed { data: Vec::new(), pages: Vec::with_capacity(chunk.pages as usize) };
-    let drop_zero = walker.plan().drop_zero;
+    let drop_zero = walker.plan().level.drops_zeros();
     walker.visit(chunk, |_, piece| {
         let mut store = |page: &[u8]| {
             if drop_zero && is_zero(page) {
@@ -190,12 +194,12 @@ fn header_block(header: &Header<'_>, sub_blocks: u64, bitmap_blocks: u64, max_ma
 }
 
 /// `struct kdump_sub_header`; offsets are positions in the file.
-fn sub_header(header: &Header<'_>, max_mapnr: u64) -> Vec<u8> {
+fn sub_header(header: &Header<'_>, level: Level, max_mapnr: u64) -> Vec<u8> {
     let notes_at = PAGE_BYTES + SUB_HEADER as u64;
     let (info_at, info_len) = header.notes.vmcoreinfo.map_or((0, 0), |(at, len)| (notes_at + at as u64, len as u64));
     let mut b = Vec::with_capacity(SUB_HEADER);
     b.extend(header.phys_base.to_le_bytes());
-    b.extend(u32::from(header.level).to_le_bytes());
+    b.extend(u32::from(level.number()).to_le_bytes());
     b.extend(0_u32.to_le_bytes()); // split
     let words = [
         0, // start_pfn, obsolete
@@ -214,8 +218,7 @@ fn sub_header(header: &Header<'_>, max_mapnr: u64) -> Vec<u8> {
     b
 }
 
-/// Both bitmaps, which are the same: what exists has a descriptor.
-fn write_bitmap(bitmap: &Bitmap, out: &Output, start: u64, blocks_each: u64) -> Result<()> {
+fn write_bitmap(bitmap: &Bitmap, out: &Output, start: u64) -> Result<()> {
     let mut at = start;
     let mut bytes = bitmap.bytes().peekable();
     let mut part = Vec::with_capacity(1 << 20);
@@ -223,7 +226,6 @@ fn write_bitmap(bitmap: &Bitmap, out: &Output, start: u64, blocks_each: u64) -> 
         part.clear();
         part.extend(bytes.by_ref().take(1 << 20));
         out.write_at(&part, at)?;
-        out.write_at(&part, at + blocks_each * PAGE_BYTES)?;
         at += part.len() as u64;
     }
     Ok(())

@@ -19,12 +19,13 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
+    /// All pages of dom0 but the zero ones; tests/levels.rs has the other levels.
     fn options(self) -> &'static [&'static str] {
         match self {
-            Self::Kdump => &[],
-            Self::Zlib => &["--compress", "zlib"],
-            Self::Raw => &["--compress", "none"],
-            Self::Elf => &["-E"],
+            Self::Kdump => &["-d", "1"],
+            Self::Zlib => &["-d", "1", "--compress", "zlib"],
+            Self::Raw => &["-d", "1", "--compress", "none"],
+            Self::Elf => &["-d", "1", "-E"],
         }
     }
 }

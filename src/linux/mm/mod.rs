@@ -1,0 +1,130 @@
+//! What the kernel uses each of its pages for, as its struct pages tell: read through its own page tables, with nothing
+//! but its VMCOREINFO.
+//!
+//! The way is makedumpfile's (makedumpfile.c: __exclude_unnecessary_pages), whose levels users know, with its mistakes
+//! left out: what cannot be read or makes no sense is kept, and each rule goes by what the kernel tells of itself.
+
+pub mod layout;
+pub mod page;
+pub mod scan;
+pub mod sections;
+
+use super::Kernel;
+use crate::units::{PAGE_SIZE, Pfn, VirtAddr};
+use crate::vmcoreinfo::Vmcoreinfo;
+use layout::Layout;
+use page::{StructPage, Verdict};
+use sections::{Section, Sections};
+use std::fmt;
+
+/// What a page can be left out as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Free, in the buddy allocator.
+    Free,
+    /// Given back to Xen, or never populated (PageOffline).
+    Offline,
+    /// Of the page cache, without private data.
+    Cache,
+    /// Of the page cache, with private data such as buffers.
+    CachePrivate,
+    /// Anonymous memory of processes, and hugetlb pages.
+    User,
+    /// With bad memory, not to be read.
+    HwPoison,
+}
+
+impl Class {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Free, Self::Offline, Self::Cache, Self::CachePrivate, Self::User, Self::HwPoison];
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Free => "free",
+            Self::Offline => "offline",
+            Self::Cache => "cache",
+            Self::CachePrivate => "cache-private",
+            Self::User => "user",
+            Self::HwPoison => "hwpoison",
+        })
+    }
+}
+
+/// The struct pages of a kernel.
+#[derive(Debug)]
+pub struct MemMap<'a> {
+    kernel: &'a Kernel<'a>,
+    /// What they look like.
+    pub layout: Layout,
+    /// Where they stand.
+    pub sections: Sections,
+}
+
+impl<'a> MemMap<'a> {
+    /// Finds them.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn open(kernel: &'a Kernel<'a>, info: &Vmcoreinfo, free_huge_page: Option<VirtAddr>) -> Result<Self, String> {
+        let layout = Layout::new(info, free_huge_page)?;
+        let sections = Sections::read(kernel, info)?;
+        Ok(Self { kernel, layout, sections })
+    }
+
+    /// The PFN whose struct page begins at `va`.
+    pub fn pfn(&self, va: VirtAddr) -> Option<Pfn> {
+        // With a virtual memory map all sections have one base, so the first that fits is right.
+        self.sections.iter().find_map(|section| {
+            let into = va.0.checked_sub(section.base.0)?;
+            let size = self.layout.size as u64;
+            let pfn = Pfn(into / size);
+            (into % size == 0 && pfn.0 >> self.sections.shift == section.number).then_some(pfn)
+        })
+    }
+
+    /// What the struct page of `pfn` says; `None` if it cannot be read.
+    pub fn verdict(&self, pfn: Pfn) -> Option<Verdict> {
+        let section = self.sections.get(pfn.0 >> self.sections.shift)?;
+        let mut bytes = vec![0; 2 * self.layout.size];
+        let readable = self.load(section, pfn, &mut bytes);
+        let page = StructPage::new(&self.layout, &bytes).filter(|_| readable.covers(0, self.layout.size))?;
+        Some(page.verdict(pfn))
+    }
+
+    /// Reads struct pages from that of `first` on, and says which bytes of the buffer could be read; the others are 0.
+    fn load(&self, section: Section, first: Pfn, bytes: &mut [u8]) -> Readable {
+        let mut gaps = Vec::new();
+        let start = first.0.checked_mul(self.layout.size as u64).and_then(|n| section.base.checked_add(n));
+        let Some(start) = start else {
+            bytes.fill(0);
+            return Readable { gaps: vec![(0, bytes.len())] };
+        };
+        let mut at = 0;
+        while at < bytes.len() {
+            let va = VirtAddr(start.0.wrapping_add(at as u64));
+            let end = (at + PAGE_SIZE - va.in_page()).min(bytes.len());
+            let part = bytes.get_mut(at..end).unwrap_or_default();
+            if self.kernel.read("struct pages", va, part).is_err() {
+                part.fill(0);
+                gaps.push((at, end));
+            }
+            at = end;
+        }
+        Readable { gaps }
+    }
+}
+
+/// Which bytes of a buffer could be read.
+#[derive(Debug)]
+struct Readable {
+    /// Start and end of what could not.
+    gaps: Vec<(usize, usize)>,
+}
+
+impl Readable {
+    fn covers(&self, from: usize, to: usize) -> bool {
+        self.gaps.iter().all(|(start, end)| to <= *start || *end <= from)
+    }
+}

@@ -1,0 +1,59 @@
+//! Where the kernel's own variables and functions are: by the symbols that the user gave, and by the kallsyms in its
+//! memory.
+
+use super::kernel::Kernel;
+use super::symbols::Symbols;
+use super::{Found, kallsyms};
+use crate::error::{Error, Result};
+use crate::units::VirtAddr;
+
+/// All that is ever looked up; kallsyms are walked once.
+pub const WANTED: [&str; 6] =
+    ["xen_start_info", "pv_init_ops", "xen_patch", "paravirt_patch_default", "pgd_list", "free_huge_page"];
+
+/// Names and addresses of one kernel.
+#[derive(Debug)]
+pub struct Names<'a> {
+    given: Option<&'a Symbols>,
+    own: Option<kallsyms::Symbols>,
+}
+
+impl<'a> Names<'a> {
+    /// Looks all of them up.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the given symbols are another kernel's.
+    pub fn find(kernel: &Kernel<'_>, found: Option<&Found>, given: Option<&'a Symbols>) -> Result<Self> {
+        // _stext alone would not tell: it is at the same place in most kernels.
+        for name in ["init_uts_ns", "swapper_pg_dir", "_stext"] {
+            let given = given.and_then(|g| g.get(name));
+            let here = found.and_then(|f| f.info.symbol(name));
+            if let (Some(given), Some(here)) = (given, here)
+                && given != here
+            {
+                let why = "the given symbols are of another kernel";
+                return Err(Error::Usage(format!("{why}: {name} is at {given} in them and at {here} in the dump")));
+            }
+        }
+        Ok(Self { given, own: found.and_then(|f| kallsyms::lookup(kernel, &f.info, &WANTED)) })
+    }
+
+    /// Whether there is any source of names.
+    pub fn has_source(&self) -> bool {
+        self.given.is_some() || self.own.is_some()
+    }
+
+    /// The addresses that the sources give, and which they are; the user's word comes first.
+    pub fn places(&self, name: &str) -> impl Iterator<Item = (VirtAddr, &'static str)> {
+        let exported = self.own.as_ref().is_some_and(|o| o.exported);
+        let how = if exported { "kallsyms in the dump" } else { "kallsyms in the dump, by shape" };
+        let given = self.given.and_then(|g| g.get(name)).map(|va| (va, "the given symbols"));
+        let own = self.own.as_ref().and_then(|o| o.found.get(name)).map(|va| (*va, how));
+        given.into_iter().chain(own)
+    }
+
+    /// The first of them.
+    pub fn get(&self, name: &str) -> Option<VirtAddr> {
+        self.places(name).next().map(|p| p.0)
+    }
+}
