@@ -16,6 +16,9 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// Tables that Xen does not know which the XDUMPCUT note tells one by one.
+const MOST_TOLD: usize = 256;
+
 /// The report of a cut. Field names are what `--report json` prints; counts are pages of 4096 bytes unless said
 /// otherwise.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -342,6 +345,9 @@ pub(crate) fn about(host: &Host<'_>, domain: &Domain, plan: &Plan<'_>) -> String
             .iter()
             .map(|(class, n)| format!("EXCLUDED_{}={n}", class.to_string().to_uppercase().replace('-', "_"))),
     );
+    lines.push(format!("TABLES_UNPINNED={}", t.tables_unpinned));
+    let unpinned = plan.tables().iter().filter(|t| !t.by_xen).take(MOST_TOLD);
+    lines.extend(unpinned.map(|t| format!("TABLE_UNPINNED={} level={}", t.pfn, t.level)));
     lines.extend(plan.extra.iter().map(|(mfn, pfn)| format!("XEN_HEAP_PAGE={mfn} at PFN {pfn}")));
     lines.extend(plan.patches.iter().map(|p| {
         let m = &p.mark;
@@ -399,8 +405,9 @@ impl fmt::Display for Report {
         let t = &self.tables;
         writeln!(
             f,
-            "  page tables: {} rewritten, {} entries; {} to Xen-heap pages, {} to foreign pages, {} MMIO kept",
+            "  page tables: {} rewritten ({} that only Linux knows), {} entries; {} to Xen-heap pages, {} to foreign pages, {} MMIO kept",
             t.tables,
+            t.tables_unpinned,
             t.own + t.xen_heap + t.foreign,
             t.xen_heap,
             t.foreign,

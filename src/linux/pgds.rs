@@ -1,8 +1,9 @@
-//! Page tables that Xen does not know as such: those of processes that were being made when the machine died.
+//! Page tables that Xen does not know as such: those of processes that were being made, or ended, when the machine died.
 //!
-//! Linux pins a process's tables, upon which Xen types them, only when the process first runs (Linux:
-//! arch/x86/xen/mmu_pv.c: xen_enter_mmap). Until then they are ordinary pages to Xen, but hold machine frames like all
-//! others. Each process's L4 table is on `pgd_list` (arch/x86/mm/pgtable.c: pgd_ctor), linked by its struct page.
+//! Linux pins a process's tables, upon which Xen types them, when the process first runs, and unpins them before it takes
+//! them apart (Linux: arch/x86/xen/mmu_pv.c: xen_enter_mmap, xen_exit_mmap). Before and after they are ordinary pages to
+//! Xen, but hold machine frames like all others; those that were pinned once have Xen's slots too. Each process's L4 table
+//! is on `pgd_list` (arch/x86/mm/pgtable.c: pgd_ctor), linked by its struct page.
 
 use super::Kernel;
 use super::mm::MemMap;

@@ -130,6 +130,11 @@ impl<'a> Plan<'a> {
         Pfn(self.runs.last().map_or(0, |r| r.pfn.0 + r.len))
     }
 
+    /// All page tables, by PFN.
+    pub fn tables(&self) -> &[Table] {
+        &self.tables
+    }
+
     fn table(&self, pfn: Pfn) -> Option<Table> {
         let at = self.tables.binary_search_by_key(&pfn, |t| t.pfn).ok()?;
         self.tables.get(at).copied()

@@ -10,8 +10,8 @@
 //! | no RAM: MMIO, ACPI, PCI configuration space | its number, since a dom0 maps these 1:1; unless memory of its own has that PFN |
 //! | anything else | no present bit: Linux itself reads such an entry as not present |
 //!
-//! Of a table that only Linux knows as one, since its process had not run yet, only the first row is applied: without Xen's
-//! word no entry is altered that does not name the domain's memory.
+//! Of a table that only Linux knows as one, since its process had not run yet or has ended, only the first row is applied:
+//! without Xen's word no entry is altered that does not name the domain's memory.
 //!
 //! Entries that are not present hold PFNs or swap places already and stay as they are. Slots 256 to 271 of an L4 are
 //! Xen's and become 0.
