@@ -21,7 +21,7 @@
 //! |---|---|
 //! | [`source`] | opens a file: storage, ELF, notes; offers machine memory |
 //! | [`xen`] | Xen: its address space, frame table, domains, vCPUs, P2M |
-//! | [`linux`] | Linux as a PV domain: its image, VMCOREINFO, symbols |
+//! | [`linux`] | Linux as a PV domain: its image, VMCOREINFO, symbols, struct pages |
 //! | [`plan`] | which page stays, where, and what is altered in it |
 //! | [`pipeline`] | moves pages in parallel, in order, in bounded memory |
 //! | [`sink`] | writes a file |
@@ -43,10 +43,13 @@
 //! 5. **Domains and vCPUs** ([`xen::domain`], [`xen::vcpu`]) by shape, since nothing tells offsets in them.
 //! 6. **P2M** ([`xen::p2m`]): the tree that the domain publishes, each entry checked against owner and M2P.
 //! 7. **Kernel** ([`linux`]): root table, image, start_info, VMCOREINFO, kallsyms.
-//! 8. **Page tables** ([`plan::tables`]): each present entry of each live table gets the frame's PFN.
-//! 9. **Marks** ([`linux::marks`]): `xen_start_info` is cleared, so that crash does not take it for a Xen kernel. This
+//! 8. **Struct pages** ([`linux::mm`], [`plan::level`], [`plan::filter`]): what the kernel uses each page for, and which
+//!    of them the dump level leaves out.
+//! 9. **Page tables** ([`plan::tables`]): each present entry of each live table gets the frame's PFN, of those too that only
+//!    Linux knows as tables ([`linux::pgds`]).
+//! 10. **Marks** ([`linux::marks`]): `xen_start_info` is cleared, so that crash does not take it for a Xen kernel. This
 //!    and all other alterations are written into the `XDUMPCUT` note.
-//! 10. **Output** ([`sink`]): pages, notes, registers per vCPU.
+//! 11. **Output** ([`sink`]): pages, notes, registers per vCPU.
 //!
 //! A page leaves the output only on positive evidence; what cannot be read is reported as missing.
 //!
@@ -64,6 +67,10 @@
 //!
 //! **P2M entry**: `~0` hole, bit 63 foreign, bit 62 identity, else an MFN. **Shared info**: [`xen::shared_info`].
 //!
+//! **`struct page`** (Linux; 64 bytes in most kernels): `flags`, `_mapcount` (the page type from 4.18 on), `mapping` (bit 0:
+//! anonymous), `private` (order of a free block), `lru`; where they are, and what marks compound, hugetlb and slab pages,
+//! is told by VMCOREINFO and differs by kernel: the table in [`linux::mm::layout`].
+//!
 //! **zstd**: a file that begins with `28 b5 2f fd` is unpacked first, into a sparse temporary file.
 //!
 //! # What is written
@@ -75,7 +82,7 @@
 //! |---|---|
 //! | 0 | `disk_dump_header`: "KDUMP   " at 0, version 6 at 8, utsname (6 × 65) at 12, status at 424, block size 428, sub-header blocks 432, bitmap blocks 436, max_mapnr 440, CPUs 460 |
 //! | 1 | `kdump_sub_header`: phys_base 0, dump level 8, VMCOREINFO offset 32 and size 40, notes offset 48 and size 56, max_mapnr 96; 104 bytes, then the notes |
-//! | then | bitmap 1 and bitmap 2, bit n of byte n/8, lowest first |
+//! | then | bitmap 1, pages that exist, and bitmap 2, pages that are in the file; bit n of byte n/8, lowest first |
 //! | then | page descriptors, 24 bytes: offset `i64`, size `u32`, flags `u32` (1 zlib, 0x20 zstd), `u64` 0 |
 //! | then | one page of zeros that all zero pages share, then page data |
 //!

@@ -21,6 +21,11 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             ),
             (
                 "",
+                "Pages that the dump level left out are \"excluded\" to readers of the kdump format, and in no PT_LOAD of \
+                  the ELF format. Page tables, pages of the P2M, the VMCOREINFO and the start_info are never left out.",
+            ),
+            (
+                "",
                 "The Xen-heap pages that dom0 maps (shared info, grant table) stand above its highest page. Pages of \
                   other domains that dom0 has mapped stay out; dom0's tables still name their numbers.",
             ),
@@ -33,10 +38,35 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "DUMP LEVEL",
+        &[
+            (
+                "",
+                "The level is a sum of makedumpfile's bits, read from dom0's struct pages through dom0's own page tables \
+                  and VMCOREINFO. A page leaves only if its struct page says what it is; one that cannot be read, or makes \
+                  no sense, is kept and counted.",
+            ),
+            ("1, zero", "Pages full of zeros. Readers see zeros."),
+            ("2, cache", "Page cache without private data (buffers)."),
+            ("4, cache-private", "Page cache with and without private data."),
+            ("8, user", "Anonymous memory of processes, KSM and hugetlb pages."),
+            (
+                "16, free",
+                "Free blocks of the buddy allocator, and pages that are offline: ballooned out, or never populated.",
+            ),
+            (
+                "",
+                "Pages with bad memory (PG_hwpoison) leave at any level but 0. If VMCOREINFO is missing or does not \
+                  validate, level 1 is applied, with a warning; in the JSON report level.applied then differs from \
+                  level.asked. --require-level makes that an error.",
+            ),
+        ],
+    ),
+    (
         "REPORT",
         &[(
             "",
-            "The report counts pages: kept, zero, missing and why, Xen-free, of other domains, of Xen; page tables and \
+            "The report counts pages: kept, zero, left out and as what, missing and why, Xen-free, of other domains, of Xen; page tables and \
                entries rewritten; mappings that could not be carried; words that were cleared; warnings. On machines of \
                more than 8 GiB the counts of what is not dom0's are estimated from a sample of the frame table, as a full \
                count would cost what the machine costs.",
@@ -90,6 +120,7 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
         "EXAMPLES",
         &[
             ("xdump-cut vmcore dom0.kdump", "Cut dom0 out, compressed with zstd. Then: crash vmlinux dom0.kdump"),
+            ("xdump-cut -d 1 vmcore dom0.kdump", "The same with page cache, processes' memory and free pages."),
             ("xdump-cut --compress zlib vmcore dom0.kdump", "For readers that do not know zstd."),
             ("xdump-cut -E vmcore.zst dom0.elf", "From a compressed dump to an ELF file, also for gdb."),
             ("xdump-cut --report json -f vmcore dom0.kdump", "For scripts: the report as JSON on standard output."),
