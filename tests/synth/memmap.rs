@@ -36,7 +36,9 @@ pub fn reserve(w: &mut World, g: &mut Guest, root: u64) {
         tables::put(w, g, root, VMEMMAP + first * 64, g.mfn(pfn) << 12 | tables::KERNEL_DATA);
     }
     if w.o.mem_map_absent {
-        w.dropped.insert(g.mfn(g.vmemmap[&ABSENT]));
+        let pfn = g.vmemmap[&ABSENT];
+        w.dropped.insert(g.mfn(pfn));
+        w.t.absent.insert(pfn);
     }
     let section_pages = 1 << (w.o.section_bits - 12);
     let per_root = 4096 / generation.section_size();

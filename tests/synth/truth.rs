@@ -124,6 +124,8 @@ pub struct Truth {
     /// PFNs of all processes' L4 tables in the order of pgd_list.
     pub pgd_list: Vec<u64>,
     pub pgd_list_va: u64,
+    /// Pages with struct pages that the dump does not have.
+    pub absent: BTreeSet<u64>,
     /// What each PFN is used for, if there is a mem_map.
     pub pages: BTreeMap<u64, PageKind>,
     /// Xen-heap frames that dom0 owns: shared info first, then grant frames.
