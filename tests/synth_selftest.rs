@@ -4,9 +4,10 @@
 
 mod synth;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use synth::memread::MemMap;
 use synth::reader::{Core, FRAME, kallsyms, le};
-use synth::{Defect, Dump, Expect, KallsymsBase, Kernel, Leaves, Machine, NotePlace, Xen, XenLayout};
+use synth::{Defect, Dump, Expect, KallsymsBase, Kernel, Leaves, Machine, NotePlace, PageKind, Xen, XenLayout};
 
 /// Everything that holds for a machine without defects.
 fn check(name: &str, layout: &XenLayout, pdx_hole: bool, dump: &Dump) {
@@ -184,9 +185,9 @@ fn hypervisors() {
 
 #[test]
 fn kernels() {
-    for kernel in [Kernel::V3_12, Kernel::V4_19, Kernel::V5_10, Kernel::V6_12] {
+    for kernel in Kernel::ALL {
         let dump = run(&format!("{kernel:?}"), Machine::new().kernel(kernel));
-        assert_eq!(dump.truth.pv_init_ops.is_some(), matches!(kernel, Kernel::V3_12 | Kernel::V4_19));
+        assert_eq!(dump.truth.pv_init_ops.is_some(), kernel <= Kernel::V4_19);
     }
     for base in [KallsymsBase::AbsolutePercpu, KallsymsBase::Relative, KallsymsBase::Place] {
         run(&format!("{base:?}"), Machine::new().kallsyms(Some(base)));
@@ -202,7 +203,75 @@ fn kernels() {
     }
     run("classic P2M", Machine::new().classic_p2m(true).linear_p2m(Some(false)));
     let dump = run("unpinned", Machine::new().unpinned_mm(true).ambiguous_start_info(true));
-    assert_eq!(dump.truth.unpinned_tables.len(), 4);
+    assert_eq!((dump.truth.unpinned_tables.len(), dump.truth.pages.len()), (5, 0));
+}
+
+/// Reads all struct pages anew, and finds in them what the truth says.
+fn struct_pages(name: &str, machine: Machine) -> Dump {
+    let dump = run(name, machine.mem_map(true));
+    let (t, core) = (&dump.truth, Core::open(&dump.bytes));
+    let map = MemMap::open(&core, t.dom0[&t.swapper_pfn] << 12, &t.vmcoreinfo);
+    let found = map.classify(t.max_pfn, |pfn| t.dom0.contains_key(&pfn));
+    let (note, at) = t.note_at.unwrap();
+    let last = note + (at + 23 + t.vmcoreinfo.len() as u64) / 4096;
+    let kept = |pfn: &u64| {
+        let special = t.tables.contains_key(pfn) || t.p2m_pages.contains(pfn) || *pfn == t.start_info_pfn;
+        special || (note..=last).contains(pfn)
+    };
+    for level in 0..32 {
+        let drops =
+            |(pfn, bits): (&u64, &u8)| (bits & level != 0 && t.dom0.contains_key(pfn) && !kept(pfn)).then_some(*pfn);
+        let dropped: BTreeSet<u64> = found.iter().filter_map(drops).collect();
+        let expected = t.excluded(level);
+        let odd: Vec<_> = dropped.symmetric_difference(&expected).map(|p| (p, t.pages[p], found[p])).collect();
+        assert!(odd.is_empty(), "{name}, level {level}: {odd:x?}");
+    }
+    // What must stay would go, but for being known.
+    let lies = |p: &&u64| kept(p) && found[p] != 0;
+    assert!(found.keys().filter(lies).count() > 4, "{name}");
+    assert!(t.tables.keys().filter(|p| found[p] != 0).count() == 2, "{name}");
+    let count = |kind| t.pages.values().filter(|k| **k == kind).count();
+    for kind in [PageKind::Free, PageKind::Cache, PageKind::PrivateCache, PageKind::User, PageKind::Unknown] {
+        assert!(count(kind) > 8, "{name}: {kind:?}");
+    }
+    assert!(t.tables.keys().all(|p| t.pages[p] == PageKind::Table), "{name}");
+
+    // pgd_list, both ways round.
+    let lru = map.key("OFFSET(page.lru)").unwrap() as u64;
+    let mut at = t.pgd_list_va;
+    for pfn in t.pgd_list.iter().map(Some).chain([None]) {
+        let next = map.u64(at).unwrap();
+        assert_eq!(map.u64(next + 8), Some(at), "{name}");
+        assert_eq!(next, pfn.map_or(t.pgd_list_va, |p| map.page_va(*p).unwrap() + lru), "{name}");
+        at = next;
+    }
+    assert!(t.pgd_list.iter().all(|p| t.tables.get(p).or(t.unpinned.get(p)).unwrap().level == 4));
+    for (pfn, table) in &t.unpinned {
+        let changed = table.entries.iter().enumerate().filter(|(i, e)| {
+            let raw = core.u64((t.dom0[pfn] << 12) + *i as u64 * 8);
+            !matches!(e, Expect::Exact(new) if *new == raw)
+        });
+        assert!(changed.count() > 0, "{name}: table {pfn:#x} leads nowhere");
+    }
+    dump
+}
+
+#[test]
+fn mem_maps() {
+    for kernel in Kernel::ALL {
+        let name = format!("{kernel:?}");
+        let of = || Machine::new().kernel(kernel).unpinned_mm(true);
+        let dump = struct_pages(&name, of());
+        assert_eq!((dump.truth.unpinned.len(), dump.truth.pgd_list.len()), (5, 2));
+        struct_pages(&format!("{name}, absent"), of().mem_map_absent(true));
+        struct_pages(&format!("{name}, no hwpoison"), of().without_keys(vec!["NUMBER(PG_hwpoison)"]));
+        if kernel >= Kernel::V6_1 {
+            let dump = struct_pages(&format!("{name}, small sections"), of().section_bits(18).pdx_hole(true));
+            assert_eq!(dump.truth.pages[&0x345], PageKind::Unknown);
+        }
+    }
+    struct_pages("4.14's pointer", Machine::new().kernel(Kernel::V4_19).mem_section_by_address(true));
+    struct_pages("note over two pages", Machine::new().note_place(NotePlace::TwoPages).domus(0));
 }
 
 #[test]

@@ -2,18 +2,17 @@
 //! that their writer states.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod checks;
 #[path = "support/mod.rs"]
 mod support;
 mod synth;
 
+use checks::{cut_with, notes, pages, system_map, tables, warned};
 use std::collections::BTreeSet;
-use support::dump::{self, Dump as Output, u32_at, u64_at};
+use support::dump::{Dump as Output, u64_at};
 use synth::{Defect, Dump, KallsymsBase, Kernel, Leaves, Machine, NotePlace, Xen};
-use xdump_cut::cut::cut;
 use xdump_cut::error::Kind;
-use xdump_cut::linux::symbols::Symbols;
 use xdump_cut::options::{Format, Options};
-use xdump_cut::pipeline::Silent;
 use xdump_cut::pipeline::codec::Codec;
 use xdump_cut::plan::level::Level;
 use xdump_cut::report::Report;
@@ -25,99 +24,23 @@ fn options(format: Format) -> Options {
     Options { format, level: Level::ZEROS, threads: 2, ..Options::default() }
 }
 
-/// Cuts in memory; the output goes through a file, as its readers want one.
-fn cut_with(bytes: &Vec<u8>, options: &Options) -> Result<(Report, Box<dyn Output>), xdump_cut::Error> {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("out");
-    let out = xdump_cut::sink::Output::create(&path, false, dir.path())?;
-    let report = cut(bytes, options, out, &Silent)?;
-    Ok((report, dump::open(&path)))
-}
-
 fn cut_elf(dump: &Dump) -> Result<(Report, Box<dyn Output>), xdump_cut::Error> {
     cut_with(&dump.bytes, &options(Format::Elf))
 }
 
 /// Everything that a good cut of a sound dump shows, in both formats.
 fn check(name: &str, dump: &Dump) -> Report {
-    let symbols = || {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("System.map");
-        std::fs::write(&path, &dump.truth.system_map).unwrap();
-        Symbols::system_map(&path).unwrap()
-    };
-    let given = dump.truth.pv_init_ops.is_some().then(symbols);
+    let given = dump.truth.pv_init_ops.is_some().then(|| system_map(&dump.truth.system_map));
     let mut last = None;
     for format in [Format::Elf, Format::Kdump(Codec::default())] {
         let options = Options { symbols: given.clone(), ..options(format) };
         let (report, out) = cut_with(&dump.bytes, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
-        pages(name, dump, &*out);
+        pages(name, dump, &*out, &BTreeSet::new());
         tables(name, dump, &*out);
         notes(name, dump, &*out);
         last = Some(report);
     }
     last.unwrap()
-}
-
-fn pages(name: &str, dump: &Dump, out: &dyn Output) {
-    let t = &dump.truth;
-    let frames = out.frames();
-    let expected: BTreeSet<u64> = t.dom0.keys().copied().collect();
-    let (own, extra): (BTreeSet<u64>, BTreeSet<u64>) = frames.iter().copied().partition(|f| *f < t.max_pfn);
-    assert_eq!(own, expected, "{name}: PFNs");
-    assert!(extra.len() <= t.xen_heap.len() && !extra.is_empty(), "{name}: Xen-heap pages {extra:x?}");
-    for pfn in expected.iter().filter(|p| !t.tables.contains_key(p)) {
-        let mut machine = dump.dom0_page(*pfn).unwrap().to_vec();
-        let marks = [Some(t.xen_start_info_at), t.pv_init_ops];
-        for (_, at) in marks.into_iter().flatten().filter(|m| m.0 == *pfn) {
-            machine[at as usize..at as usize + 8].fill(0);
-        }
-        assert!(out.page(*pfn).unwrap()[..] == machine[..], "{name}: PFN {pfn:#x} differs");
-    }
-}
-
-fn tables(name: &str, dump: &Dump, out: &dyn Output) {
-    let t = &dump.truth;
-    let content = |pfn: u64| out.page(pfn).map(|p| p.to_vec());
-    for (pfn, table) in &t.tables {
-        let page = out.page(*pfn).unwrap_or_else(|| panic!("{name}: no table {pfn:#x}"));
-        for (i, expect) in table.entries.iter().enumerate() {
-            let value = u64_at(&page[..], i * 8);
-            let level = table.level;
-            assert!(
-                expect.holds(value, t.max_pfn, &content, &dump.mem),
-                "{name}: L{level} table {pfn:#x}[{i}] is {value:#x}, expected {expect:x?}"
-            );
-        }
-    }
-}
-
-fn notes(name: &str, dump: &Dump, out: &dyn Output) {
-    let t = &dump.truth;
-    let of = |n: &str| out.notes().iter().filter(|note| note.name == n).collect::<Vec<_>>();
-    let vcpus: Vec<_> = t.vcpus.iter().filter(|v| v.domain == 0).collect();
-    let (prstatus, qemu) = (of("CORE"), of("QEMU"));
-    assert_eq!((prstatus.len(), qemu.len()), (vcpus.len(), vcpus.len()), "{name}: notes of vCPUs");
-    for (i, v) in vcpus.iter().enumerate() {
-        let word = |n: usize| u64_at(&prstatus[i].desc, 112 + n * 8);
-        let r = &v.regs;
-        assert_eq!((word(0), word(14), word(16), word(19)), (r.r15, r.rdi, r.rip, r.rsp), "{name}: vCPU {i}");
-        assert_eq!((word(17), word(18), word(20)), (0x10, r.rflags, 0x18), "{name}: vCPU {i}");
-        assert_eq!(u32_at(&prstatus[i].desc, 32), i as u32 + 1, "{name}: pr_pid");
-        assert_eq!(u64_at(&qemu[i].desc, 8 + 16 * 8), r.rip, "{name}: QEMU rip");
-    }
-    assert_eq!(of("Xen").len(), 0);
-    let info = of("VMCOREINFO");
-    if t.note_at.is_some() {
-        assert_eq!(String::from_utf8_lossy(&info[0].desc), t.vmcoreinfo, "{name}");
-    } else {
-        assert!(info.is_empty(), "{name}: a VMCOREINFO from nowhere");
-    }
-    assert_eq!(of("XDUMPCUT").len(), 1);
-}
-
-fn warned(report: &Report, words: &str) -> bool {
-    report.warnings.iter().any(|w| w.contains(words))
 }
 
 #[test]
@@ -130,7 +53,7 @@ fn each_xen() {
 
 #[test]
 fn each_kernel() {
-    for kernel in [Kernel::V6_12, Kernel::V5_10, Kernel::V4_19, Kernel::V3_12] {
+    for kernel in Kernel::ALL {
         let dump = Machine::new().kernel(kernel).build();
         let report = check(&format!("{kernel:?}"), &dump);
         assert!(report.warnings.is_empty(), "{kernel:?}: {:?}", report.warnings);
@@ -140,7 +63,7 @@ fn each_kernel() {
 
 #[test]
 fn kallsyms_that_nothing_tells_of_are_found_by_shape() {
-    for kernel in [Kernel::V5_10, Kernel::V4_19, Kernel::V3_12] {
+    for kernel in Kernel::ALL.into_iter().filter(|k| *k < Kernel::V6_1) {
         for fillers in [300, 500, 801] {
             let dump = Machine::new().kernel(kernel).hidden_kallsyms(true).kallsyms_fillers(fillers).build();
             let (report, out) = cut_elf(&dump).unwrap();
@@ -294,7 +217,7 @@ fn where_the_frame_table_is_missing_the_m2p_is_believed() {
         let dump = Machine::new().defect(defect).build();
         let (report, out) = cut_elf(&dump).unwrap();
         assert!(report.p2m.by_m2p_only > 0 && warned(&report, "the M2P's word"), "{defect:?}: {:?}", report.warnings);
-        pages(&format!("{defect:?}"), &dump, &*out);
+        pages(&format!("{defect:?}"), &dump, &*out, &BTreeSet::new());
     }
 }
 
@@ -338,12 +261,7 @@ fn a_vcpu_whose_struct_is_missing_keeps_its_place() {
 #[test]
 fn symbols_of_another_kernel_are_refused_and_wrong_ones_clear_nothing() {
     let dump = Machine::new().build();
-    let map = |text: String| {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("System.map");
-        std::fs::write(&path, text).unwrap();
-        Some(Symbols::system_map(&path).unwrap())
-    };
+    let map = |text: String| Some(system_map(&text));
     let other = Options { symbols: map("ffffffff81230000 T _stext\n".into()), ..options(Format::Elf) };
     let e = cut_with(&dump.bytes, &other).err().unwrap();
     assert!(e.kind() == Kind::Usage && e.to_string().contains("another kernel"), "{e}");
@@ -352,7 +270,7 @@ fn symbols_of_another_kernel_are_refused_and_wrong_ones_clear_nothing() {
     let text = stext.split(' ').next().unwrap();
     let wrong = Options { symbols: map(format!("{stext}\n{text} d xen_start_info\n")), ..options(Format::Elf) };
     let (report, out) = cut_with(&dump.bytes, &wrong).unwrap();
-    pages("wrong symbols", &dump, &*out);
+    pages("wrong symbols", &dump, &*out, &BTreeSet::new());
     assert!(report.cleared.iter().all(|c| c.found_by.contains("kallsyms")), "{:?}", report.cleared);
 }
 

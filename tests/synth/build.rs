@@ -1,7 +1,7 @@
 //! The order of building, the frames' allocator, and what is left to do at the end.
 
 use super::mem::{Frame, Mem, Owner, Rng, State, map};
-use super::truth::{Dump, TableTruth, Truth, expect_entry};
+use super::truth::{Dump, TableTruth, Truth, expect_entry, expect_unpinned};
 use super::{Leaves, Machine, dom0, domains, elf, xen};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,6 +38,8 @@ pub struct World {
     pub dropped: BTreeSet<u64>,
     /// Live tables of dom0 by MFN: level, pinned.
     pub tables: BTreeMap<u64, (u64, bool)>,
+    /// Dom0's tables that Xen takes for data: level by MFN.
+    pub unpinned: BTreeMap<u64, u64>,
 }
 
 impl World {
@@ -90,6 +92,7 @@ impl World {
             t: Truth::default(),
             dropped: BTreeSet::new(),
             tables: BTreeMap::new(),
+            unpinned: BTreeMap::new(),
             o,
         };
         for mfn in image_mfn..image_mfn + xen::IMAGE_PAGES {
@@ -206,6 +209,11 @@ impl World {
             out.insert(rev[&mfn], TableTruth { level, pinned, entries });
         }
         self.t.tables = out;
+        for (&mfn, &level) in &self.unpinned {
+            let words = self.mem.page(mfn).chunks_exact(8).map(|e| u64::from_le_bytes(e.try_into().unwrap()));
+            let entries = words.map(|raw| expect_unpinned(&self.t, &rev, raw)).collect();
+            self.t.unpinned.insert(rev[&mfn], TableTruth { level, pinned: false, entries });
+        }
         self.t.zero_pfns =
             self.t.dom0.iter().filter(|(_, m)| self.mem.page(**m).iter().all(|&b| b == 0)).map(|(&p, _)| p).collect();
     }

@@ -1,6 +1,7 @@
 //! Dom0: a PV Linux with its pseudo-physical memory, P2M tree, start_info, shared info and VMCOREINFO.
 
 use super::build::World;
+use super::generation::Gen;
 use super::kernel::{KERNEL_PAGES, KERNEL_PFN, KernelImage, SWAPPER};
 use super::mem::{Frame, Owner, ZERO_PAGE, pattern_page};
 use super::vmcoreinfo::{linux_text, note};
@@ -13,7 +14,7 @@ pub const IDENTITY: u64 = 1 << 62;
 pub const INVALID: u64 = u64::MAX;
 
 /// From the end of low RAM to 1 MiB dom0's map is machine 1:1.
-const ISA_HOLE: (u64, u64) = (0x9f, 0x100);
+pub const ISA_HOLE: (u64, u64) = (0x9f, 0x100);
 /// Ballooned-out PFNs; the first of them have foreign frames in their place.
 pub const BALLOON: (u64, u64) = (0x480, 0x498);
 pub const FOREIGN_PFNS: u64 = 4;
@@ -23,7 +24,7 @@ const START_INFO_DECOY: u64 = 0x252;
 const STACK_DECOY: u64 = 0x253;
 const INFO_DATA: u64 = 0x29f;
 const INFO_NOTE: u64 = 0x2a8;
-const MEM_SECTION: u64 = 0x2b0;
+pub const MEM_SECTION: u64 = 0x2b0;
 pub const STALE_TABLE: u64 = 0x130;
 /// PFNs that defects may use: plain data, nothing else.
 const VICTIMS: (u64, u64) = (0x141, 0x142);
@@ -40,6 +41,12 @@ pub struct Guest {
     /// MFNs of the P2M leaf that each 512 PFNs have.
     pub leaves: Vec<u64>,
     pub grants: Vec<u64>,
+    /// Pages of struct pages, by the first PFN that each tells of.
+    pub vmemmap: BTreeMap<u64, u64>,
+    /// Processes' L4 tables, each with the one for user mode if it has one.
+    pub pgds: Vec<(u64, Option<u64>)>,
+    /// Tables that Xen does not know of: level by PFN.
+    pub unpinned: BTreeMap<u64, u64>,
 }
 
 impl Guest {
@@ -99,6 +106,9 @@ fn layout(w: &mut World) -> Guest {
         special: BTreeSet::new(),
         leaves: Vec::new(),
         grants: Vec::new(),
+        vmemmap: BTreeMap::new(),
+        pgds: Vec::new(),
+        unpinned: BTreeMap::new(),
     };
     assert!(w.o.dom0_pages >= 1300, "dom0 needs 1300 pages for what it shows");
     let mut pfn = 0;
@@ -182,8 +192,11 @@ fn contents(w: &mut World, g: &Guest) {
 }
 
 fn vmcoreinfo(w: &mut World, g: &mut Guest) {
-    g.blank(w, MEM_SECTION);
-    let text = linux_text(&w.o, &g.image, "5ad41e9d0c0ffee5", w.o.page_offset + (MEM_SECTION << 12));
+    let generation = Gen::of(w.o.kernel);
+    (0..generation.roots() * 8 / 4096).for_each(|i| g.blank(w, MEM_SECTION + i));
+    let direct = generation.static_sections() || w.o.mem_section_by_address;
+    let mem_section = if direct { g.image.va("mem_section") } else { w.o.page_offset + (MEM_SECTION << 12) };
+    let text = linux_text(&w.o, &g.image, "5ad41e9d0c0ffee5", mem_section);
     w.t.vmcoreinfo.clone_from(&text);
     w.t.release.clone_from(&g.image.release);
     if w.o.note_place == NotePlace::None {
@@ -285,7 +298,7 @@ fn p2m_tree(w: &mut World, g: &mut Guest) {
     }
     w.t.p2m_pages.extend([missing_pfn, mid_missing_pfn, list_pfn, top_pfn]);
     let swapper = g.mfn(KERNEL_PFN + SWAPPER);
-    let linear = w.o.linear_p2m.unwrap_or(w.o.kernel != Kernel::V3_12);
+    let linear = w.o.linear_p2m.unwrap_or(w.o.kernel >= Kernel::V4_4);
     (w.t.p2m_cr3, w.t.p2m_vaddr) = if linear { (swapper << 12, P2M_VADDR) } else { (0, 0) };
     let alien = w.domu_pages.first().map_or(0, |p| p[60]);
     w.t.frame_list_list = match w.o.defects.iter().find(|d| {

@@ -1,5 +1,6 @@
 //! Dom0's kernel image: 64 pages of text, rodata, data and bss with the variables a reader looks for.
 
+use super::generation::{Gen, Hugetlb};
 use super::kallsyms::{self, Symbol};
 use super::mem::Rng;
 use super::{Kernel, Machine, NotePlace};
@@ -23,6 +24,7 @@ const PLACES: &[(&str, char, u64)] = &[
     ("_stext", 'T', 0),
     ("xen_hypercall_pv", 'T', 0x200),
     ("xen_patch", 't', 0x1100),
+    ("free_huge_page", 'T', 0x1180),
     ("_etext", 'T', 0x8000),
     ("linux_banner", 'D', 0x8010),
     ("kallsyms_num_syms", 'D', 0x8098),
@@ -37,6 +39,7 @@ const PLACES: &[(&str, char, u64)] = &[
     ("HYPERVISOR_shared_info", 'D', 0x14220),
     ("init_uts_ns", 'D', 0x14960),
     ("node_online_map", 'D', 0x15088),
+    ("pgd_list", 'D', 0x15120),
     ("swapper_pg_dir", 'D', SWAPPER << 12),
     ("level3_kernel_pgt", 'D', LEVEL3_KERNEL << 12),
     ("level2_kernel_pgt", 'D', LEVEL2_KERNEL << 12),
@@ -47,6 +50,7 @@ const PLACES: &[(&str, char, u64)] = &[
     ("xen_start_info_decoy", 'b', 0x212b0),
     ("xen_start_info", 'B', 0x212c0),
     ("xen_start_info_copy", 'b', 0x21740),
+    ("mem_section", 'B', 0x21800),
     ("vmcoreinfo_data", 'B', 0x28090),
     ("vmcoreinfo_note", 'B', 0x280a0),
     ("_end", 'B', 0x40000),
@@ -54,6 +58,9 @@ const PLACES: &[(&str, char, u64)] = &[
 
 /// `u32 vmcoreinfo_note[]` of 3.12: 4-byte aligned, and long enough to reach the next page.
 const STATIC_NOTE: u64 = 0x28a34;
+
+/// `mem_section[]` of kernels that have it in bss: 2048 pointers.
+const SECTIONS: u64 = 0x2c000;
 
 pub struct KernelImage {
     pub base: u64,
@@ -73,19 +80,30 @@ impl KernelImage {
         };
         image.release = match o.kernel {
             Kernel::V3_12 => "3.12.9-synth",
+            Kernel::V3_18 => "3.18.140-synth",
+            Kernel::V4_4 => "4.4.302-synth",
             Kernel::V4_19 => "4.19.191-synth",
+            Kernel::V5_4 => "5.4.302-synth",
             Kernel::V5_10 => "5.10.209-synth",
+            Kernel::V6_1 => "6.1.192-synth",
+            Kernel::V6_4 => "6.4.16-synth",
+            Kernel::V6_6 => "6.6.119-synth",
+            Kernel::V6_10 => "6.10.14-synth",
             Kernel::V6_12 => "6.12.117-synth",
+            Kernel::V7_1 => "7.1.0-synth",
         }
         .to_owned();
         // Per-CPU symbols: offsets from 0, "absolute" in kallsyms' eyes.
         for (va, name) in [(0, "fixed_percpu_data"), (0x1000, "cpu_debug_store"), (0x6000, "exception_stacks")] {
             image.symbols.push(Symbol::new(va, 'D', name));
         }
+        let generation = Gen::of(o.kernel);
         for &(name, kind, off) in PLACES {
-            let old = matches!(o.kernel, Kernel::V3_12 | Kernel::V4_19);
+            let old = o.kernel <= Kernel::V4_19;
             let there = match name {
                 "pv_init_ops" | "xen_patch" => old,
+                "mem_section" if generation.static_sections() => false,
+                "free_huge_page" => generation.hugetlb == Hugetlb::Address,
                 "xen_start_info_copy" => o.ambiguous_start_info,
                 n if n.starts_with("kallsyms_rel") => o.kallsyms.is_some_and(|k| k != super::KallsymsBase::Place),
                 n if n.starts_with("kallsyms_") => o.kallsyms.is_some(),
@@ -97,13 +115,19 @@ impl KernelImage {
                 image.symbols.push(Symbol::new(base + off, kind, name));
             }
         }
-        if o.kernel == Kernel::V3_12 {
+        if o.kernel < Kernel::V4_19 {
             image.symbols.push(Symbol::new(base + (SWAPPER << 12), 'D', "init_level4_pgt"));
+        }
+        if generation.static_sections() {
+            image.symbols.push(Symbol::new(base + SECTIONS, 'B', "mem_section"));
         }
         image.fillers(o);
         image.symbols.sort_by_key(|s| s.va);
         image.fill_text(o.seed);
         image.uts(o);
+        let list = image.va("pgd_list");
+        image.put(list, &list.to_le_bytes());
+        image.put(list + 8, &list.to_le_bytes());
         if let Some(encoding) = o.kallsyms {
             image.kallsyms(encoding);
         } else if o.hidden_kallsyms {
@@ -201,14 +225,15 @@ impl KernelImage {
         let t = kallsyms::encode(&self.symbols, super::KallsymsBase::AbsolutePercpu, start);
         let mut bytes = Vec::new();
         let align = |b: &mut Vec<u8>| b.resize(b.len().next_multiple_of(8), 0);
-        if kernel == Kernel::V3_12 {
+        // Offsets are there since 4.6.
+        if kernel < Kernel::V4_19 {
             self.symbols.iter().for_each(|s| bytes.extend(s.va.to_le_bytes()));
         } else {
             bytes.extend(&t.offsets);
             align(&mut bytes);
             bytes.extend(t.relative_base.to_le_bytes());
         }
-        let wide = matches!(kernel, Kernel::V3_12 | Kernel::V4_19);
+        let wide = kernel <= Kernel::V4_19;
         let number =
             |n: usize| if wide { (n as u64).to_le_bytes().to_vec() } else { (n as u32).to_le_bytes().to_vec() };
         bytes.extend(number(t.count as usize));

@@ -8,9 +8,13 @@ pub mod build;
 pub mod dom0;
 pub mod domains;
 pub mod elf;
+pub mod generation;
 pub mod kallsyms;
 pub mod kernel;
 pub mod mem;
+pub mod memmap;
+pub mod memread;
+pub mod pages;
 pub mod reader;
 pub mod tables;
 pub mod truth;
@@ -19,6 +23,7 @@ pub mod xen;
 
 pub use elf::ElfOptions;
 pub use mem::{PAGE, Page};
+pub use pages::PageKind;
 pub use truth::{Dump, Expect, Regs, TableTruth, Truth, VcpuTruth};
 
 /// Hypervisor layout generations; the numbers each implies are in [`XenLayout::of`].
@@ -117,17 +122,40 @@ pub enum Leaves {
     Huge,
 }
 
-/// Dom0's kernel, as far as VMCOREINFO and the tool can tell.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Dom0's kernel, as far as VMCOREINFO and the tool can tell. In the order of their releases.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Kernel {
     /// 3.12: static vmcoreinfo_note[], SYMBOL(phys_base), init_level4_pgt, pv_init_ops, no p2m_cr3.
     V3_12,
-    /// 4.19: NUMBER(phys_base), pv_init_ops, no kallsyms keys.
+    /// 3.18: SYMBOL(free_huge_page), PG_head_mask.
+    V3_18,
+    /// 4.4: compound_head; order and destructor are u16.
+    V4_4,
+    /// 4.19: NUMBER(phys_base), pv_init_ops, no kallsyms keys; page types, struct page's new order.
     V4_19,
+    /// 5.4: PageOffline.
+    V5_4,
     /// 5.10: neither pv_init_ops nor kallsyms keys.
     V5_10,
-    /// 6.12: kallsyms keys.
+    /// 6.1: kallsyms keys; struct mem_section of 32 bytes.
+    V6_1,
+    /// 6.4: folio._folio_order.
+    V6_4,
+    /// 6.6: PG_hugetlb; the order is in page\[1\].flags.
+    V6_6,
+    /// 6.10: slab and hugetlb are page types.
+    V6_10,
+    /// 6.12: the page type is the top byte of _mapcount.
     V6_12,
+    /// 7.1: compound_info; kallsyms_offsets relative to their own place.
+    V7_1,
+}
+
+impl Kernel {
+    pub const ALL: [Kernel; 12] = {
+        use Kernel::*;
+        [V3_12, V3_18, V4_4, V4_19, V5_4, V5_10, V6_1, V6_4, V6_6, V6_10, V6_12, V7_1]
+    };
 }
 
 /// How kallsyms_offsets encodes addresses.
@@ -226,6 +254,16 @@ pub struct Machine {
     pub ambiguous_start_info: bool,
     /// A process whose page tables are not pinned yet: MFNs in pages of type writable.
     pub unpinned_mm: bool,
+    /// Struct pages for all of dom0's memory (otherwise no section is present).
+    pub mem_map: bool,
+    /// With `mem_map`: one page of struct pages is mapped, but not in the dump.
+    pub mem_map_absent: bool,
+    /// SYMBOL(mem_section) is the address of the pointer, not its value (some 4.14 and 4.15).
+    pub mem_section_by_address: bool,
+    /// SECTION_SIZE_BITS; with 18 a few sections lack a mem_map. Kernels before 6.1 do not tell, so it must be 27 there.
+    pub section_bits: u64,
+    /// VMCOREINFO keys to leave out of dom0's note.
+    pub without_keys: Vec<&'static str>,
     /// pCPU -> (index of the domain, vCPU); CPUs left out run their idle vCPU.
     pub running: Vec<(usize, usize, usize)>,
     /// pCPU 1's idle vCPU took over lazily: its stack top has dom0 vCPU 1's newest registers.
@@ -263,6 +301,11 @@ impl Default for Machine {
             linear_p2m: None,
             ambiguous_start_info: false,
             unpinned_mm: false,
+            mem_map: false,
+            mem_map_absent: false,
+            mem_section_by_address: false,
+            section_bits: 27,
+            without_keys: Vec::new(),
             running: vec![(0, 0, 0)],
             lazy_idle: false,
             defects: Vec::new(),
@@ -284,7 +327,8 @@ setters! {
     kallsyms: Option<KallsymsBase>, kallsyms_fillers: usize, page_offset: u64, uts_offset: u64,
     classic_p2m: bool, linear_p2m: Option<bool>, ambiguous_start_info: bool, unpinned_mm: bool,
     running: Vec<(usize, usize, usize)>, lazy_idle: bool, hidden_kallsyms: bool,
-    shared_identity: bool, locked_l3: bool, silent_cpu: Option<usize>, m2p_unset: bool, elf: ElfOptions, seed: u64,
+    mem_map: bool, mem_map_absent: bool, mem_section_by_address: bool, section_bits: u64,
+    without_keys: Vec<&'static str>, shared_identity: bool, locked_l3: bool, silent_cpu: Option<usize>, m2p_unset: bool, elf: ElfOptions, seed: u64,
 }
 
 impl Machine {
@@ -300,13 +344,14 @@ impl Machine {
     /// Sets the kernel and what comes with it (each can be changed afterwards).
     pub fn kernel(mut self, kernel: Kernel) -> Self {
         self.kernel = kernel;
-        self.kallsyms = (kernel == Kernel::V6_12).then_some(KallsymsBase::AbsolutePercpu);
-        self.note_place = if kernel == Kernel::V3_12 { NotePlace::StaticArray } else { NotePlace::Page };
-        self.page_offset = match kernel {
-            Kernel::V3_12 => 0xffff_8800_0000_0000,
-            _ => 0xffff_8880_0000_0000,
+        self.kallsyms = match kernel {
+            Kernel::V7_1 => Some(KallsymsBase::Place),
+            k if k >= Kernel::V6_1 => Some(KallsymsBase::AbsolutePercpu),
+            _ => None,
         };
-        self.uts_offset = if kernel == Kernel::V6_12 { 0 } else { 4 };
+        self.note_place = if kernel < Kernel::V4_19 { NotePlace::StaticArray } else { NotePlace::Page };
+        self.page_offset = if kernel < Kernel::V4_19 { 0xffff_8800_0000_0000 } else { 0xffff_8880_0000_0000 };
+        self.uts_offset = if kernel >= Kernel::V6_1 { 0 } else { 4 };
         self
     }
 
@@ -323,6 +368,11 @@ impl Machine {
     pub fn with_elf(mut self, change: impl FnOnce(&mut ElfOptions)) -> Self {
         change(&mut self.elf);
         self
+    }
+
+    /// Whether dom0's VMCOREINFO has a key.
+    pub fn tells(&self, key: &str) -> bool {
+        !self.without_keys.contains(&key)
     }
 
     pub fn build(self) -> Dump {

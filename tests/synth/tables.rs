@@ -7,10 +7,12 @@ use super::kernel::{
     SWAPPER,
 };
 use super::mem::{PTE_FRAME, ZERO_PAGE};
+use super::memmap;
 
 /// Xen's _PAGE_GUEST_KERNEL, seen in every kernel PTE of a PV guest.
 const GUEST_KERNEL: u64 = 1 << 52;
 const NX: u64 = 1 << 63;
+pub const KERNEL_DATA: u64 = NX | GUEST_KERNEL | 0x63;
 /// Level 2 slot 506 of the fixmap's level 3 slot 511.
 const FIXMAP: u64 = 0xffff_ffff_ff40_0000;
 const ECAM: u64 = 0xffff_c900_1000_0000;
@@ -19,7 +21,7 @@ const USER: u64 = 0x40_0000;
 
 /// Maps one page in the tree under the L4 `root`; new tables come from dom0's RAM. Answers where the
 /// entry stands: PFN of the L1, index.
-fn put(w: &mut World, g: &mut Guest, root: u64, va: u64, entry: u64) -> (u64, usize) {
+pub fn put(w: &mut World, g: &mut Guest, root: u64, va: u64, entry: u64) -> (u64, usize) {
     let mut table = root;
     for level in (2..=4).rev() {
         let index = va >> (12 + 9 * (level - 1)) & 511;
@@ -66,6 +68,7 @@ pub fn reserve(w: &mut World, g: &mut Guest) {
 
 pub fn fill(w: &mut World, g: &mut Guest) {
     let root = KERNEL_PFN + SWAPPER;
+    memmap::reserve(w, g, root);
     write_image(w, g);
     devices(w, g, root);
     linear_list(w, g, root);
@@ -73,11 +76,15 @@ pub fn fill(w: &mut World, g: &mut Guest) {
     for pfn in (0..w.t.max_pfn).step_by(512) {
         put(w, g, root, w.o.page_offset + (pfn << 12), 0);
     }
-    stale_and_unpinned(w, g);
+    stale(w, g);
     process(w, g, root);
+    if w.o.unpinned_mm {
+        unpinned(w, g, root);
+    }
     kernel_image_map(w, g, root);
     direct_map(w, g, root);
     xen_slots(w, g.mfn(root));
+    memmap::fill(w, g);
 }
 
 fn write_image(w: &mut World, g: &Guest) {
@@ -165,25 +172,49 @@ fn direct_map(w: &mut World, g: &mut Guest, root: u64) {
     w.t.named.insert("direct_map_ballooned".to_owned(), at);
 }
 
-/// A page whose table type is stale, and optionally one that is a table before Xen knows of it.
-fn stale_and_unpinned(w: &mut World, g: &mut Guest) {
+/// A page whose table type is stale.
+fn stale(w: &mut World, g: &Guest) {
     let mfn = g.mfn(STALE_TABLE);
     for i in 0..512 {
         let of = g.mfn(0x110 + i % 16);
         w.mem.w64((mfn << 12) + i * 8, of << 12 | 0x67);
     }
     w.t.stale_tables.push(STALE_TABLE);
-    if w.o.unpinned_mm {
-        let pfns: Vec<u64> = (0..4).map(|_| g.take(w)).collect();
-        for pair in pfns.windows(2) {
-            w.mem.w64(g.mfn(pair[0]) << 12, g.mfn(pair[1]) << 12 | 0x67);
-        }
-        for i in 0..8 {
-            w.mem.w64((g.mfn(pfns[3]) << 12) + i * 8, g.mfn(0x161 + i) << 12 | 0x8000_0000_0000_0067);
-        }
-        // L1 first.
-        w.t.unpinned_tables = pfns.into_iter().rev().collect();
+}
+
+/// A process that is being made or torn down: a whole tree of tables that Xen takes for data, MFNs in its entries all
+/// the same. Its L4 has the kernel's slots, but nothing in Xen's.
+fn unpinned(w: &mut World, g: &mut Guest, root: u64) {
+    let pfns: Vec<u64> = (0..5).map(|_| g.take(w)).collect();
+    let entry = |w: &mut World, table: usize, index: u64, value: u64| {
+        w.mem.w64((g.pfns[&pfns[table]] << 12) + index * 8, value);
+    };
+    let own = |pfn: u64| g.pfns[&pfn] << 12;
+    for (table, index, to) in [(0, 0, 1), (1, 2, 2), (2, 3, 3), (2, 511, 4)] {
+        entry(w, table, index, own(pfns[to]) | 0x67);
     }
+    for slot in 272..512 {
+        let value = w.mem.r64(own(root) + slot * 8);
+        entry(w, 0, slot, value);
+    }
+    for i in 0..8 {
+        entry(w, 3, i, own(0x161 + i) | NX | 0x67);
+        // Software bits, protection keys and PAT survive.
+        entry(w, 4, 504 + i, own(0x169 + i) | 0xfc00_0000_0000_02e7);
+    }
+    // Swap, PROT_NONE, MMIO; a number that is no frame of dom0's.
+    let others = [0x3ff0_0000_0000_0002, own(0x124) | NX | 0x160, 0xb_0000_u64 << 12 | NX | 0x7f];
+    let domu = w.domu_pages.first().map(|p| [p[22], p[66]].map(|mfn| mfn << 12 | NX | 0x267));
+    for (i, value) in others.into_iter().chain(domu.into_iter().flatten()).enumerate() {
+        entry(w, 3, 16 + i as u64, value);
+    }
+    g.pgds.push((pfns[0], None));
+    g.unpinned = pfns.iter().copied().zip([4, 3, 2, 1, 1]).collect();
+    for (&pfn, &level) in &g.unpinned {
+        w.unpinned.insert(g.mfn(pfn), level);
+    }
+    // L1 first.
+    w.t.unpinned_tables = pfns.into_iter().rev().collect();
 }
 
 /// A process: pinned L4 with the kernel's slots, and the second L4 that PV Linux keeps for user mode.
@@ -231,6 +262,7 @@ fn process(w: &mut World, g: &mut Guest, root: u64) {
     }
     xen_slots(w, mm >> 12);
     xen_slots(w, user >> 12);
+    g.pgds.push((l4, Some(user_l4)));
     w.t.named.insert("xen_slot".to_owned(), (l4, 261));
 }
 

@@ -1,6 +1,7 @@
 //! What a cut of the synthetic dump has to show.
 
 use super::mem::{Frame, Mem, Owner, PTE_FRAME, Page};
+use super::pages::PageKind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::Path;
@@ -116,8 +117,17 @@ pub struct Truth {
     pub named: BTreeMap<String, (u64, usize)>,
     /// Pages that look like tables and are none: stale type, no count (must come out unchanged).
     pub stale_tables: Vec<u64>,
-    /// Tables of an mm that is not pinned yet (Xen type writable), lowest level only.
+    /// Tables of an mm that is not pinned (Xen type writable), lowest level first.
     pub unpinned_tables: Vec<u64>,
+    /// What these become where struct pages and the symbol pgd_list lead to them.
+    pub unpinned: BTreeMap<u64, TableTruth>,
+    /// PFNs of all processes' L4 tables in the order of pgd_list.
+    pub pgd_list: Vec<u64>,
+    pub pgd_list_va: u64,
+    /// Pages with struct pages that the dump does not have.
+    pub absent: BTreeSet<u64>,
+    /// What each PFN is used for, if there is a mem_map.
+    pub pages: BTreeMap<u64, PageKind>,
     /// Xen-heap frames that dom0 owns: shared info first, then grant frames.
     pub xen_heap: Vec<u64>,
     pub shared_info_mfn: u64,
@@ -160,6 +170,16 @@ pub struct Truth {
     pub defect_pfns: Vec<u64>,
 }
 
+impl Truth {
+    /// PFNs with memory that a dump level drops, as far as struct pages tell; zero pages are not counted.
+    pub fn excluded(&self, level: u8) -> BTreeSet<u64> {
+        let dropped = |(pfn, kind): (&u64, &PageKind)| {
+            (kind.dropped_by() & level != 0 && self.dom0.contains_key(pfn)).then_some(*pfn)
+        };
+        self.pages.iter().filter_map(dropped).collect()
+    }
+}
+
 /// A built machine.
 pub struct Dump {
     pub bytes: Vec<u8>,
@@ -195,6 +215,15 @@ impl Dump {
             }
         }
         Ok(())
+    }
+}
+
+/// In a table that nothing proves to be one, only what leads to dom0's own memory is altered.
+pub fn expect_unpinned(truth: &Truth, rev: &BTreeMap<u64, u64>, raw: u64) -> Expect {
+    let own = rev.get(&((raw & PTE_FRAME) >> 12)).filter(|pfn| truth.dom0.contains_key(pfn));
+    match own {
+        Some(pfn) if raw & 1 == 1 => Expect::Exact(raw & !PTE_FRAME | pfn << 12),
+        _ => Expect::Exact(raw),
     }
 }
 
