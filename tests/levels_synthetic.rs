@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use synth::{Dump, Kernel, Leaves, Machine, NotePlace, PageKind, Xen};
 use xdump_cut::options::{Format, Options};
 use xdump_cut::pipeline::codec::Codec;
+use xdump_cut::plan::level::Level;
 use xdump_cut::report::Report;
 
 const LEVELS: [u8; 11] = [0, 1, 2, 4, 8, 16, 3, 5, 9, 17, 31];
@@ -20,7 +21,7 @@ fn formats() -> [Format; 2] {
 }
 
 fn options(format: Format, level: u8) -> Options {
-    Options { format, level, threads: 2, ..Options::default() }
+    Options { format, level: Level::new(level).unwrap(), threads: 2, ..Options::default() }
 }
 
 /// Cuts in both formats and compares all with the truth, `excluded` being what must be gone.

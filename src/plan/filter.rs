@@ -53,7 +53,7 @@ pub fn exclude(map: &MemMap<'_>, p2m: &P2m, guard: &[Pfn], level: Level) -> Excl
         // Where the section has memory, in whole batches.
         let runs = ground.runs(first, size);
         let (Some(start), Some(end)) = (runs.first().map(|r| r.0), runs.last().map(|r| r.0 + r.1)) else { return part };
-        let range = (Pfn(start & !511), Pfn(end.next_multiple_of(512)));
+        let range = (Pfn((start & !511).max(first)), Pfn(end.next_multiple_of(512).min(first + size)));
         let mut doubtful = Vec::new();
         map.scan(
             *section,

@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 /// the page size.
 const USABLE: u64 = 3;
 const FLAGS: u64 = PAGE_BYTES - 1;
+/// SECTION_SIZE_BITS that make sense: 27 on x86_64.
+const BITS: std::ops::RangeInclusive<u32> = 18..=34;
 
 /// A section's memory map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +50,7 @@ impl Sections {
     pub fn read(kernel: &Kernel<'_>, info: &Vmcoreinfo) -> Result<Self, String> {
         let need = |name: &str, value: Option<u64>| value.ok_or_else(|| format!("{name} is not in VMCOREINFO"));
         let bits = info.number("SECTION_SIZE_BITS").unwrap_or(27);
-        let shift = u32::try_from(bits).ok().filter(|b| (20..=34).contains(b));
+        let shift = u32::try_from(bits).ok().filter(|b| BITS.contains(b));
         let shift = shift.ok_or_else(|| format!("VMCOREINFO says SECTION_SIZE_BITS={bits}"))? - PAGE_BYTES.ilog2();
         let size = need("SIZE(mem_section)", info.size("mem_section"))?;
         let map_at = need("OFFSET(mem_section.section_mem_map)", info.offset("mem_section.section_mem_map"))?;
