@@ -7,8 +7,8 @@
 //! Which keys there are depends on the kernel's generation. It is told by what its structures have, as the note's
 //! readers do, since distributions carry newer code in kernels of old versions.
 //!
-//! Two lines differ from the kernel's own: `SYMBOL(mem_section)` is the variable's address, where Linux since 4.15
-//! writes the pointer in it, and keys that the kernel left out for its configuration can be there all the same.
+//! One line differs from the kernel's own: `SYMBOL(mem_section)` is the variable's address, where Linux since 4.15
+//! writes the pointer in it. And there are lines that the kernel left out, for its age or its configuration.
 
 mod image;
 mod text;
