@@ -1,6 +1,8 @@
 //! What knows Linux, as a PV domain: its kernel's address space and image, VMCOREINFO, symbols, struct pages, and the
 //! variables by which readers tell that it ran under Xen.
 
+#[cfg(feature = "dwarf")]
+pub mod dwarf;
 pub mod kallsyms;
 pub mod kernel;
 pub mod marks;
