@@ -19,6 +19,7 @@ use crate::xen::survey::Survey;
 use crate::xen::vcpu::vcpus;
 use crate::xen::{Host, P2m};
 use crate::{Error, report};
+use std::path::Path;
 
 /// Cuts the hardware domain out of `source` and writes it to `out`.
 ///
@@ -128,7 +129,26 @@ fn vmcoreinfo(
             .map_err(|why| Error::Usage(format!("the given VMCOREINFO is not of the kernel in the dump: it {why}")));
     }
     let found = note::find(kernel, host.notes.linux.as_ref(), &landmarks.notes);
-    Ok(found)
+    match (found, &options.vmlinux) {
+        (Err(reasons), Some(path)) => made(kernel, path, reasons),
+        (found, _) => Ok(found),
+    }
+}
+
+/// One made from the kernel's vmlinux, where the others were not believed for `reasons`.
+#[cfg(feature = "dwarf")]
+fn made(kernel: &Kernel<'_>, path: &Path, _: Vec<String>) -> Result<Result<Found, Vec<String>>> {
+    let info = crate::linux::dwarf::vmcoreinfo(path)?;
+    let found = note::believe(kernel, info, "made from the vmlinux");
+    let wrong =
+        |why| Error::Usage(format!("{} is not of the kernel in the dump: its VMCOREINFO {why}", path.display()));
+    found.map(Ok).map_err(wrong)
+}
+
+#[cfg(not(feature = "dwarf"))]
+fn made(_: &Kernel<'_>, path: &Path, mut reasons: Vec<String>) -> Result<Result<Found, Vec<String>>> {
+    reasons.push(format!("{} could tell, but this program was built without the feature dwarf", path.display()));
+    Ok(Err(reasons))
 }
 
 /// crash wants to know the machine at least.

@@ -48,7 +48,7 @@
 //! 9. **Page tables** ([`plan::tables`]): each present entry of each live table gets the frame's PFN, of those too that only
 //!    Linux knows as tables ([`linux::pgds`]).
 //! 10. **Marks** ([`linux::marks`]): `xen_start_info` is cleared, so that crash does not take it for a Xen kernel. This
-//!    and all other alterations are written into the `XDUMPCUT` note.
+//!     and all other alterations are written into the `XDUMPCUT` note.
 //! 11. **Output** ([`sink`]): pages, notes, registers per vCPU.
 //!
 //! A page leaves the output only on positive evidence; what cannot be read is reported as missing.

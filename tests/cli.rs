@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use synth::{Defect, Machine};
+use synth::{Defect, Machine, NotePlace};
 use tempfile::TempDir;
 
 struct Folder {
@@ -39,6 +39,11 @@ impl Folder {
     }
 }
 
+/// With struct pages, so that every level can be applied.
+fn machine() -> Machine {
+    Machine::new().mem_map(true)
+}
+
 fn run(args: &[&dyn AsRef<std::ffi::OsStr>]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xdump-cut"));
     command.args(args.iter().map(|a| a.as_ref())).stdin(Stdio::null());
@@ -58,7 +63,7 @@ fn fails(status: i32, words: &str, args: &[&dyn AsRef<std::ffi::OsStr>]) {
 #[test]
 fn a_cut_reports_and_leaves_one_private_file() {
     let f = Folder::new();
-    let dump = f.dump(Machine::new());
+    let dump = f.dump(machine());
     let out = run(&[&dump, &f.path("out")]);
     let text = String::from_utf8(out.stdout).unwrap();
     assert_eq!(out.status.code(), Some(0));
@@ -75,20 +80,21 @@ fn a_cut_reports_and_leaves_one_private_file() {
 #[test]
 fn json_for_scripts_and_quiet_for_cron() {
     let f = Folder::new();
-    let dump = f.dump(Machine::new());
+    let dump = f.dump(machine());
     let out = run(&[&dump, &f.path("a.elf"), &"--report", &"json"]);
     let report: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(report["output"]["format"], "elf");
     assert_eq!(report["domain"]["id"], 0);
     assert_eq!(report["output"]["bytes"], f.path("a.elf").metadata().unwrap().len());
-    let quiet = run(&[&"-q", &"-d1", &dump, &f.path("b")]);
+    // At a higher level there is a warning: this machine has struct pages that cannot be read.
+    let quiet = run(&[&"-q", &"-d0", &dump, &f.path("b")]);
     assert!(quiet.status.success() && quiet.stdout.is_empty() && quiet.stderr.is_empty());
 }
 
 #[test]
 fn the_name_or_an_option_chooses_the_format() {
     let f = Folder::new();
-    let dump = f.dump(Machine::new());
+    let dump = f.dump(machine());
     let starts = |name: &str, magic: &[u8]| std::fs::read(f.path(name)).unwrap().starts_with(magic);
     for (name, options, magic) in [
         ("a", &["--compress", "none"][..], &b"KDUMP   "[..]),
@@ -107,7 +113,7 @@ fn the_name_or_an_option_chooses_the_format() {
 #[test]
 fn an_existing_output_stays_without_force() {
     let f = Folder::new();
-    let dump = f.dump(Machine::new());
+    let dump = f.dump(machine());
     std::fs::write(f.path("out"), "precious").unwrap();
     fails(2, "exists; give -f", &[&dump, &f.path("out")]);
     assert_eq!(std::fs::read(f.path("out")).unwrap(), b"precious");
@@ -119,7 +125,7 @@ fn an_existing_output_stays_without_force() {
 #[test]
 fn what_stands_beside_the_output_is_not_overwritten_unasked() {
     let f = Folder::new();
-    let dump = f.dump(Machine::new());
+    let dump = f.dump(machine());
     let left = f.path("out.incomplete");
     std::fs::write(&left, "half").unwrap();
     let file = std::fs::File::open(&left).unwrap();
@@ -169,7 +175,7 @@ fn bad_input_says_what_it_is() {
 #[test]
 fn a_domain_list_that_loops_is_a_warning() {
     let f = Folder::new();
-    let dump = f.dump(Machine::new().domus(2).defect(Defect::DomainListLoop));
+    let dump = f.dump(machine().domus(2).defect(Defect::DomainListLoop));
     let out = run(&[&"-q", &dump, &f.path("out")]);
     let err = String::from_utf8(out.stderr).unwrap();
     assert_eq!(out.status.code(), Some(0), "{err}");
@@ -179,7 +185,7 @@ fn a_domain_list_that_loops_is_a_warning() {
 #[test]
 fn output_that_cannot_be_written_leaves_nothing() {
     let f = Folder::new();
-    let dump = f.dump(Machine::new());
+    let dump = f.dump(machine());
     fails(3, "No such file", &[&dump, &f.path("no/such/folder/out")]);
     fails(3, "No space left", &[&dump, &Path::new("/dev/full")]);
     assert!(Command::new("mkfifo").arg(f.path("pipe")).status().unwrap().success());
@@ -216,10 +222,77 @@ fn wrong_calls_end_with_usage() {
     }
 }
 
+fn report(args: &[&dyn AsRef<std::ffi::OsStr>]) -> Value {
+    let json: Vec<&dyn AsRef<std::ffi::OsStr>> =
+        ["-f", "--report", "json"].iter().map(|a| a as _).chain(args.iter().copied()).collect();
+    let out = run(&json);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    serde_json::from_slice(&out.stdout).unwrap()
+}
+
+#[test]
+fn levels_are_numbers_or_names() {
+    let f = Folder::new();
+    let dump = f.dump(machine());
+    let cut = |options: &[&str]| {
+        let mut args: Vec<&dyn AsRef<std::ffi::OsStr>> = options.iter().map(|o| o as _).collect();
+        let out = f.path("out");
+        args.extend([&dump as &dyn AsRef<std::ffi::OsStr>, &out]);
+        let report = report(&args);
+        (report, std::fs::read(&out).unwrap())
+    };
+    let (all, bytes) = cut(&[]);
+    assert_eq!((&all["level"]["asked"], &all["level"]["applied"]), (&31.into(), &31.into()));
+    for class in ["free", "cache", "cache-private", "user", "offline", "hwpoison"] {
+        let n = all["output"]["excluded"][class].as_u64();
+        assert!(n > Some(0) || class == "offline", "{class}: {n:?}");
+    }
+    assert!(bytes == cut(&["-d", "31"]).1 && bytes == cut(&["--exclude", "zero,free,user,cache,cache-private"]).1);
+    let (free, bytes) = cut(&["--exclude", "free"]);
+    assert!(bytes == cut(&["-d16"]).1);
+    assert_eq!(free["output"]["zero"], 0);
+    assert!(free["output"]["excluded"]["free"].as_u64() > Some(0));
+    assert_eq!(free["output"]["excluded"]["cache"], Value::Null);
+    let (nothing, _) = cut(&["-d", "0"]);
+    assert_eq!(nothing["output"]["excluded"], serde_json::json!({}));
+}
+
+/// Without a VMCOREINFO in the dump a script sees the difference, may insist, or gives one.
+#[test]
+fn a_level_that_cannot_be_applied_is_said() {
+    let f = Folder::new();
+    let whole = machine().build();
+    let text = f.path("vmcoreinfo");
+    std::fs::write(&text, &whole.truth.vmcoreinfo).unwrap();
+    let dump = f.dump(machine().note_place(NotePlace::None));
+    let out = f.path("out");
+    let told = report(&[&dump, &out]);
+    assert_eq!((&told["level"]["asked"], &told["level"]["applied"]), (&31.into(), &1.into()));
+    let warnings = told["warnings"].as_array().unwrap();
+    assert!(warnings.iter().any(|w| w.as_str().unwrap().contains("only level 1 (zero) applied")), "{warnings:?}");
+    assert!(told["output"]["excluded"].as_object().unwrap().is_empty());
+    fails(
+        1,
+        "level 31 (zero, cache, cache-private, user, free) cannot be applied",
+        &[&"--require-level", &dump, &f.path("x")],
+    );
+    // Zero pages need no VMCOREINFO.
+    assert!(run(&[&"-q", &"-d1", &"--require-level", &dump, &f.path("x")]).status.success());
+    let given = report(&[&"--require-level", &"--vmcoreinfo", &text, &dump, &out]);
+    assert_eq!(given["level"]["applied"], 31);
+    assert_eq!(given["domain"]["vmcoreinfo"], "given by the user");
+    assert!(given["output"]["excluded"]["free"].as_u64() > Some(100));
+    // One of another kernel, and something else.
+    std::fs::write(&text, whole.truth.vmcoreinfo.replace("OSRELEASE=6.12.117", "OSRELEASE=6.12.118")).unwrap();
+    fails(2, "not of the kernel in the dump", &[&"-f", &"-i", &text, &dump, &out]);
+    fails(2, "is no VMCOREINFO", &[&"-f", &"-i", &dump, &dump, &out]);
+    fails(3, "No such file", &[&"-f", &"-i", &f.path("none"), &dump, &out]);
+}
+
 #[test]
 fn info_tells_as_text_and_json() {
     let f = Folder::new();
-    let dump = f.dump(Machine::new().domus(2));
+    let dump = f.dump(machine().domus(2));
     let text = String::from_utf8(run(&[&"info", &dump]).stdout).unwrap();
     for words in ["Xen 4.17", "notes", "VMCOREINFO_XEN", "hardware domain, Linux 6.12", "vCPU 0: on CPU 0", "free"] {
         assert!(text.contains(words), "no {words:?} in:\n{text}");
@@ -234,7 +307,7 @@ fn info_tells_as_text_and_json() {
 #[test]
 fn every_way_to_read_gives_the_same_cut() {
     let f = Folder::new();
-    let dump = f.dump(Machine::new());
+    let dump = f.dump(machine());
     let bytes = std::fs::read(&dump).unwrap();
     std::fs::write(f.path("dense"), &bytes).unwrap();
     std::fs::write(f.path("packed"), zstd::encode_all(&bytes[..], 1).unwrap()).unwrap();

@@ -89,9 +89,9 @@ fn headers_with_every_byte_flipped() {
 #[test]
 fn structures_with_random_bytes_flipped() {
     let machines = [
-        Machine::new(),
+        Machine::new().mem_map(true),
         Machine::new().xen(synth::Xen::V4_20).pdx_hole(true),
-        Machine::new().kernel(Kernel::V3_12).note_place(NotePlace::StaticArray),
+        Machine::new().kernel(Kernel::V3_12).note_place(NotePlace::StaticArray).mem_map(true).unpinned_mm(true),
     ];
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     let mut next = |below: usize| {

@@ -1,6 +1,7 @@
 //! Symbols from a file that the user gives: System.map or vmlinux.
 
 use crate::error::{Error, Result};
+use crate::source;
 use crate::units::VirtAddr;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -34,8 +35,8 @@ impl Symbols {
     /// # Errors
     /// [`Error::Read`], or [`Error::Usage`] for a file that is no ELF or has no symbols.
     pub fn vmlinux(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| Error::read(path.display().to_string(), e))?;
-        let elf = goblin::elf::Elf::parse(&bytes)
+        let file = source::whole(path)?;
+        let elf = goblin::elf::Elf::parse(file.bytes())
             .map_err(|e| Error::Usage(format!("{} is no vmlinux (uncompressed ELF): {e}", path.display())))?;
         let named =
             elf.syms.iter().filter_map(|s| Some((elf.strtab.get_at(s.st_name)?.to_owned(), VirtAddr(s.st_value))));

@@ -57,3 +57,35 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
         Err(file) => Box::new(file),
     })
 }
+
+/// All bytes of a file that is read here and there: mapped, under the contract of [`open`], or read where it cannot be.
+///
+/// # Errors
+/// [`Error::Read`].
+pub(crate) fn whole(path: &Path) -> Result<Whole> {
+    let name = || path.display().to_string();
+    let file = File::open(path).map_err(|e| Error::read(name(), e))?;
+    match MapSource::new(FileSource::new(file)?) {
+        Ok(map) => Ok(Whole::Map(map)),
+        Err(_) => std::fs::read(path).map(Whole::Read).map_err(|e| Error::read(name(), e)),
+    }
+}
+
+/// The bytes of a file.
+#[derive(Debug)]
+pub(crate) enum Whole {
+    Map(MapSource),
+    Read(Vec<u8>),
+}
+
+impl Whole {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Map(map) => {
+                let len = usize::try_from(map.len()).unwrap_or(usize::MAX);
+                map.slice(Default::default(), len).unwrap_or_default()
+            }
+            Self::Read(bytes) => bytes,
+        }
+    }
+}

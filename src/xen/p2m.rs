@@ -14,7 +14,7 @@ use super::page_info::{PageInfo, TypeBits};
 use crate::bytes::words;
 use crate::error::{Error, Result};
 use crate::units::{MAX_FRAME, Mfn, Pfn};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 const INVALID: u64 = u64::MAX;
 const FOREIGN: u64 = 1 << 63;
@@ -76,8 +76,8 @@ pub struct P2m {
     told_end: Pfn,
     /// Live page tables among the pages, by PFN: level 1 to 4.
     pub tables: Vec<(Pfn, u8)>,
-    /// The pages that the tree itself is made of.
-    pub tree: Vec<Mfn>,
+    /// The pages that the tree itself names, those of holes beyond the end too; not all of them are the domain's.
+    pub tree: BTreeSet<Mfn>,
     /// Width of the type field, as the domain's own pages prove it.
     pub type_bits: Option<TypeBits>,
     /// How much of it was believed.
@@ -114,7 +114,8 @@ impl P2m {
         })?;
         let entries = if shared.max_pfn == 0 { CAPACITY } else { shared.max_pfn.min(CAPACITY) };
         let mut p2m = Builder::new(host, domain);
-        p2m.out.tree.push(top);
+        p2m.out.tree.insert(top);
+        p2m.out.tree.extend(top_page.iter().map(|mid| Mfn(*mid)));
         p2m.out.told_end = Pfn(shared.max_pfn.min(CAPACITY));
         for (i, &mid) in (0..).step_by((FAN * FAN) as usize).zip(&top_page).take_while(|(i, _)| *i < entries) {
             let covered = (FAN * FAN).min(entries - i);
@@ -129,7 +130,7 @@ impl P2m {
                 p2m.out.check.unreadable += covered;
                 continue;
             };
-            p2m.out.tree.push(Mfn(mid));
+            p2m.out.tree.extend(mid_page.iter().map(|leaf| Mfn(*leaf)));
             let mut all_empty = true;
             for (j, &leaf) in (i..).step_by(FAN as usize).zip(&mid_page).take_while(|(j, _)| *j < entries) {
                 if tree.empty.contains(&leaf) {
@@ -144,7 +145,6 @@ impl P2m {
                     p2m.out.check.unreadable += FAN.min(entries - j);
                     continue;
                 };
-                p2m.out.tree.push(Mfn(leaf));
                 // The kernel's "missing" and "identity" pages stand in many places.
                 if leaf_page.iter().all(|e| *e == INVALID || e & (FOREIGN | IDENTITY) == IDENTITY) {
                     p2m.out.check.identity += leaf_page.iter().filter(|e| **e != INVALID).count() as u64;

@@ -16,11 +16,9 @@ mod types;
 mod units;
 
 use crate::error::{Error, Result};
-use crate::source::{FileSource, MapSource, ReadAt};
-use crate::units::FileOffset;
+use crate::source;
 use crate::vmcoreinfo::Vmcoreinfo;
 use image::Image;
-use std::fs::File;
 use std::path::Path;
 use types::Types;
 use units::{Sections, Units};
@@ -34,19 +32,8 @@ const WAY_OUT: &str = "give the vmlinux of the kernel's debug package (CONFIG_DE
 /// [`Error::Read`], or [`Error::Usage`] for a file that is no vmlinux or whose DWARF is absent, split off or too
 /// damaged to tell the layouts.
 pub fn vmcoreinfo(path: &Path) -> Result<Vmcoreinfo> {
-    let name = path.display();
-    let file = File::open(path).map_err(|e| Error::read(name.to_string(), e))?;
-    let fail = |why: String| Error::Usage(format!("{name}: {why}; {WAY_OUT}"));
-    match MapSource::new(FileSource::new(file)?) {
-        Ok(map) => {
-            let len = usize::try_from(map.len()).unwrap_or(usize::MAX);
-            from_bytes(map.slice(FileOffset(0), len).unwrap_or_default()).map_err(fail)
-        }
-        Err(_) => {
-            let bytes = std::fs::read(path).map_err(|e| Error::read(name.to_string(), e))?;
-            from_bytes(&bytes).map_err(fail)
-        }
-    }
+    let fail = |why: String| Error::Usage(format!("{}: {why}; {WAY_OUT}", path.display()));
+    from_bytes(source::whole(path)?.bytes()).map_err(fail)
 }
 
 fn from_bytes(file: &[u8]) -> Result<Vmcoreinfo, String> {

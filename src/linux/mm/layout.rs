@@ -274,3 +274,70 @@ fn bit(info: &Vmcoreinfo, name: &str) -> Option<u64> {
 fn release(info: &Vmcoreinfo) -> (u32, u32) {
     crate::linux::release_numbers(info.get("OSRELEASE").unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linux::mm::page::StructPage;
+    use crate::units::Pfn;
+
+    /// Linux 6.12's, as far as it matters here.
+    const TEXT: &str = "OSRELEASE=6.12.1\nSIZE(page)=64\nOFFSET(page.flags)=0\nOFFSET(page._refcount)=52\n\
+        OFFSET(page.mapping)=24\nOFFSET(page.lru)=8\nOFFSET(page._mapcount)=48\nOFFSET(page.private)=40\n\
+        OFFSET(page.compound_head)=8\nLENGTH(zone.free_area)=11\nNUMBER(PG_lru)=5\nNUMBER(PG_private)=14\n\
+        NUMBER(PG_swapcache)=10\nNUMBER(PG_swapbacked)=17\nNUMBER(PAGE_SLAB_MAPCOUNT_VALUE)=-184549376\n\
+        NUMBER(PG_hwpoison)=20\nNUMBER(PG_head_mask)=64\nNUMBER(PAGE_BUDDY_MAPCOUNT_VALUE)=-268435456\n\
+        NUMBER(PAGE_HUGETLB_MAPCOUNT_VALUE)=-201326592\nNUMBER(PAGE_OFFLINE_MAPCOUNT_VALUE)=-251658240\n";
+
+    fn layout(text: &str) -> Result<Layout, String> {
+        Layout::new(&Vmcoreinfo::parse(text.as_bytes()), None)
+    }
+
+    #[test]
+    fn types_are_words_or_top_bytes() {
+        assert_eq!(PageType::told(-129), PageType::Exact(0xffff_ff7f));
+        assert_eq!(PageType::told(-268_435_456), PageType::Top(0xf0));
+        assert!(PageType::Top(0xf0).is(0xf012_3456) && !PageType::Top(0xf0).is(0xf1ff_ffff));
+        assert_eq!(PageType::told(-1), PageType::Exact(u32::MAX));
+    }
+
+    #[test]
+    fn a_missing_key_is_named() {
+        assert!(layout(TEXT).is_ok());
+        for key in ["SIZE(page)", "OFFSET(page.flags)", "OFFSET(page._mapcount)", "OFFSET(page.lru)", "NUMBER(PG_lru)"]
+        {
+            let text: String = TEXT.lines().filter(|l| !l.starts_with(key)).map(|l| format!("{l}\n")).collect();
+            assert!(layout(&text).is_err_and(|e| e.contains(key)), "{key}");
+        }
+        let far = TEXT.replace("OFFSET(page.private)=40", "OFFSET(page.private)=57");
+        assert!(layout(&far).is_err_and(|e| e.contains("beyond")));
+    }
+
+    /// Whatever a damaged text says, a struct page of it is read within its bounds.
+    #[test]
+    fn damaged_texts_of_every_kind() {
+        let old = TEXT.replace("6.12.1", "3.10.0").replace("OFFSET(page.compound_head)=8\n", "");
+        let folio = TEXT.replace("PAGE_HUGETLB_MAPCOUNT_VALUE", "X") + "OFFSET(folio._folio_order)=80\n";
+        for text in [TEXT, &old, &folio] {
+            let cut = (0..text.len()).map(|n| text[..n].to_owned());
+            let flipped = (0..text.len()).flat_map(|n| {
+                [0x01, 0x02, 0x08, 0x10].map(|flip| {
+                    let mut bytes = text.as_bytes().to_vec();
+                    bytes[n] ^= flip;
+                    String::from_utf8_lossy(&bytes).into_owned()
+                })
+            });
+            for text in cut.chain(flipped) {
+                let Ok(layout) = layout(&text) else { continue };
+                for fill in [0, 0x40, 0x81, 0xff] {
+                    for len in [0, 63, 64, 127, 128, 1024] {
+                        if let Some(page) = StructPage::new(&layout, &vec![fill; len]) {
+                            page.verdict(Pfn(1 << 20));
+                            page.is_poisoned();
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
