@@ -24,8 +24,9 @@ pub(crate) struct Leveled {
 
 /// The fixture cut at this level; each is cut once for a test process.
 pub(crate) fn at_level(fixture: &Fixture, format: Format, level: u8) -> Arc<Leveled> {
+    type Key = (String, Format, u8);
     type Slot = Arc<OnceLock<Arc<Leveled>>>;
-    static CUTS: Mutex<Option<HashMap<(String, Format, u8), Slot>>> = Mutex::new(None);
+    static CUTS: Mutex<Option<HashMap<Key, Slot>>> = Mutex::new(None);
     let key = (fixture.name.clone(), format, level);
     // a test that failed while cutting must not fail all others with it
     let mut cuts = CUTS.lock().unwrap_or_else(|e| e.into_inner());
