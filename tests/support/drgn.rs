@@ -2,9 +2,10 @@
 
 use super::cut::{Shape, cut};
 use super::fixtures::Fixture;
-use super::tools::{run, scratch, tool};
+use super::tools::{run, tool};
 use serde_json::Value;
 use std::collections::HashMap;
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -37,8 +38,10 @@ pub(crate) struct Facts {
     pub(crate) idle: Vec<Task>,
     /// What each CPU runs.
     pub(crate) on_cpu: Vec<Task>,
-    /// The first bytes of init's lowest mapping, in hex.
+    /// The first bytes of init's lowest mapping, in hex, or why they cannot be read.
     pub(crate) init_magic: String,
+    /// And of its stack.
+    pub(crate) init_stack: String,
 }
 
 /// drgn's view of this output; each is asked for once in a test process.
@@ -48,15 +51,16 @@ pub(crate) fn facts(fixture: &Fixture, shape: Shape) -> Arc<Facts> {
     let mut all = ALL.lock().unwrap_or_else(|e| e.into_inner());
     let slot = all.get_or_insert_default().entry((fixture.name.clone(), shape)).or_default().clone();
     drop(all);
-    slot.get_or_init(|| Arc::new(ask(fixture, shape))).clone()
+    slot.get_or_init(|| Arc::new(ask(fixture, &cut(fixture, shape)))).clone()
 }
 
-fn ask(fixture: &Fixture, shape: Shape) -> Facts {
-    let script = scratch().join(format!("{}.{shape:?}.py", fixture.name));
+/// drgn's view of any output.
+pub(crate) fn ask(fixture: &Fixture, dump: &Path) -> Facts {
+    let script = dump.with_file_name(format!("{}.py", dump.file_name().unwrap().to_string_lossy()));
     std::fs::write(&script, include_str!("drgn_facts.py")).unwrap();
     let mut command = Command::new(tool("drgn"));
     // --no-default-symbols: nothing of the machine's own, and no search of the network
-    command.args(["-q", "--no-default-symbols", "-c"]).arg(cut(fixture, shape));
+    command.args(["-q", "--no-default-symbols", "-c"]).arg(dump);
     command.arg("-s").arg(fixture.vmlinux()).arg(&script);
     let ran = run(&mut command, Duration::from_secs(240));
     assert!(ran.status.success(), "{command:?}: {}\n{}\n{}", ran.status, ran.stdout, ran.stderr);
@@ -68,6 +72,7 @@ fn ask(fixture: &Fixture, shape: Shape) -> Facts {
         idle: tasks("idle"),
         on_cpu: tasks("on_cpu"),
         init_magic: text(&value["init_magic"]),
+        init_stack: text(&value["init_stack"]),
     }
 }
 

@@ -16,7 +16,9 @@ pub(crate) struct Kdump {
     pub(crate) header: Vec<u8>,
     pub(crate) sub_header: Vec<u8>,
     max_mapnr: u64,
-    /// Frames that have a descriptor.
+    /// The first bitmap: frames that are memory.
+    exists: Vec<u8>,
+    /// The second: those that have a descriptor.
     stored: Vec<u8>,
     /// Descriptors before each byte of `stored`.
     before: Vec<u64>,
@@ -59,7 +61,7 @@ impl Kdump {
             .collect();
         let descriptors = read((1 + sub_blocks + bitmap_blocks) * block, total * 24);
         let notes = parse_notes(&read(u64_at(&sub_header, 48), u64_at(&sub_header, 56)));
-        Self { file, header, sub_header, max_mapnr, stored, before, descriptors, notes }
+        Self { file, header, sub_header, max_mapnr, exists, stored, before, descriptors, notes }
     }
 
     /// The VMCOREINFO text that the sub-header points at.
@@ -69,9 +71,18 @@ impl Kdump {
         bytes
     }
 
-    fn is_stored(&self, frame: u64) -> bool {
-        frame < self.max_mapnr && self.stored[frame as usize / 8] >> (frame % 8) & 1 == 1
+    /// Frames that are memory, stored or left out.
+    pub(crate) fn existing(&self) -> BTreeSet<u64> {
+        (0..self.max_mapnr).filter(|&frame| is_set(&self.exists, frame)).collect()
     }
+
+    fn is_stored(&self, frame: u64) -> bool {
+        frame < self.max_mapnr && is_set(&self.stored, frame)
+    }
+}
+
+fn is_set(bitmap: &[u8], frame: u64) -> bool {
+    bitmap[frame as usize / 8] >> (frame % 8) & 1 == 1
 }
 
 impl Dump for Kdump {

@@ -10,6 +10,8 @@ pub(crate) mod dump;
 pub(crate) mod elf;
 pub(crate) mod fixtures;
 pub(crate) mod kdump;
+pub(crate) mod levels;
+pub(crate) mod pages;
 pub(crate) mod sha256;
 pub(crate) mod symbols;
 pub(crate) mod tools;

@@ -26,6 +26,8 @@ pub(crate) struct Truth {
     pub(crate) pfn_of: HashMap<u64, u64>,
     /// Other domains' frames that dom0's P2M has, by their page frame number.
     pub(crate) foreign: BTreeMap<u64, u64>,
+    /// Pages that hold dom0's P2M.
+    pub(crate) p2m: BTreeSet<u64>,
     machine: Elf,
 }
 
@@ -38,10 +40,11 @@ impl Truth {
             let (mfn, hash) = (hex(fields[1]), hex(fields[4]));
             lines.insert(hex(fields[0]), Line { mfn, level, zero: fields[3] == "zero", hash });
         }
-        let pfn_of = lines.iter().map(|(&pfn, line)| (line.mfn, pfn)).collect();
+        let pfn_of: HashMap<u64, u64> = lines.iter().map(|(&pfn, line)| (line.mfn, pfn)).collect();
         let machine = Elf::open(&fixture.vmcore);
-        let foreign = foreign(fixture, &machine);
-        Self { lines, pfn_of, foreign, machine }
+        let (foreign, tree) = foreign(fixture, &machine);
+        let p2m = tree.iter().filter_map(|mfn| pfn_of.get(mfn).copied()).collect();
+        Self { lines, pfn_of, foreign, p2m, machine }
     }
 
     /// The highest page frame number that dom0 knows, foreign ones included.
@@ -62,8 +65,9 @@ impl Truth {
     }
 }
 
-/// dom0's P2M entries with the FOREIGN bit, by our own walk of the frame lists; checked against the truth's.
-fn foreign(fixture: &Fixture, machine: &Elf) -> BTreeMap<u64, u64> {
+/// dom0's P2M entries with the FOREIGN bit, by our own walk of the frame lists; checked against the truth's. And the
+/// machine frames of the lists.
+fn foreign(fixture: &Fixture, machine: &Elf) -> (BTreeMap<u64, u64>, BTreeSet<u64>) {
     let words = |mfn: u64| {
         let page = machine.page(mfn).unwrap_or_else(|| panic!("no machine frame {mfn:#x} of the P2M"));
         (0..PAGE / 8).map(move |at| u64_at(&page[..], at * 8))
@@ -74,8 +78,11 @@ fn foreign(fixture: &Fixture, machine: &Elf) -> BTreeMap<u64, u64> {
     let missing_list = last(root);
     let missing_leaf = missing_list.and_then(last);
     let mut found = BTreeMap::new();
+    let mut tree: BTreeSet<u64> = [Some(root), missing_list, missing_leaf].into_iter().flatten().collect();
     for (top, list) in words(root).enumerate().filter(|(_, mfn)| *mfn != 0 && Some(*mfn) != missing_list) {
+        tree.insert(list);
         for (middle, leaf) in words(list).enumerate().filter(|(_, mfn)| *mfn != 0 && Some(*mfn) != missing_leaf) {
+            tree.insert(leaf);
             let first = ((top << 9 | middle) << 9) as u64;
             for (low, entry) in words(leaf).enumerate() {
                 if entry != u64::MAX && entry >> 63 == 1 {
@@ -87,5 +94,5 @@ fn foreign(fixture: &Fixture, machine: &Elf) -> BTreeMap<u64, u64> {
     let told = fixture.json["dom0"]["foreign_pfns"].as_array().expect("foreign_pfns");
     let told: BTreeSet<u64> = told.iter().map(|pfn| hex(pfn.as_str().unwrap())).collect();
     assert_eq!(found.keys().copied().collect::<BTreeSet<_>>(), told, "{}: foreign frames", fixture.name);
-    found
+    (found, tree)
 }
