@@ -116,13 +116,14 @@ fn pages_are_dom0s(shape: Shape) {
     });
 }
 
-/// The frames of the output are dom0's, and above them at most the Xen-heap pages that dom0 owns, which are returned.
+/// The frames of the output are dom0's, and above them at most the Xen-heap pages that dom0 owns, which are returned; none
+/// takes the place of a foreign frame.
 fn heap_frames(fixture: &Fixture, truth: &Truth, frames: &BTreeSet<u64>, findings: &mut Findings) -> BTreeSet<u64> {
     for pfn in truth.lines.keys() {
         findings.check(frames.contains(pfn), "page missing", || format!("page {pfn:#x}"));
     }
     let others = frames.iter().copied().filter(|pfn| !truth.lines.contains_key(pfn));
-    let (heap, strange): (BTreeSet<u64>, BTreeSet<u64>) = others.partition(|&pfn| pfn > truth.highest());
+    let (heap, strange): (BTreeSet<u64>, BTreeSet<u64>) = others.partition(|&pfn| truth.is_vacant(pfn));
     strange.iter().for_each(|pfn| findings.add("page that is not dom0's", format!("page {pfn:#x}")));
     let owned = fixture.json["machine_pages"]["domain 0 (Xen heap)"].as_u64().unwrap_or(0);
     findings.check(heap.len() as u64 <= owned, "more Xen-heap pages than dom0 owns", || format!("{heap:x?}"));

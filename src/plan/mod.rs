@@ -18,7 +18,7 @@ use filter::Excluded;
 use level::Level;
 use pieces::{Pieces, Spot};
 use selection::Selection;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use tables::{Rewriter, Table, Tally};
 
 /// Identity-mapped frame numbers are kept clear of synthetic PFNs within this many numbers.
@@ -69,8 +69,10 @@ impl<'a> Plan<'a> {
         let shared = domain.shared_info.as_ref();
         let mut heap = survey.heap;
         heap.extend(shared.map(|s| s.mfn));
-        let bound = p2m.bound().0;
-        let mut free = (0..EXTRA_WINDOW).filter(|n| !survey.identity.get(*n)).map(|n| Pfn(bound + n));
+        let vacant = p2m.vacant().0;
+        let foreign: HashSet<Pfn> = p2m.foreign_pfns().collect();
+        let free = (0..EXTRA_WINDOW).filter(|n| !survey.identity.get(*n)).map(|n| Pfn(vacant + n));
+        let mut free = free.filter(|pfn| !foreign.contains(pfn));
         let extra: Vec<(Mfn, Pfn)> = heap.into_iter().map_while(|mfn| Some((mfn, free.next()?))).collect();
         rewriter.set_extra(&extra);
         let (mut runs, mut absent) = (Vec::new(), BTreeMap::new());

@@ -103,8 +103,8 @@ pub struct Rewriter<'a> {
     p2m: &'a P2m,
     /// By MFN.
     extra: Vec<(Mfn, Pfn)>,
-    /// PFNs from here on are not the domain's.
-    end: u64,
+    /// PFNs from here on are not the domain's memory.
+    vacant: u64,
 }
 
 enum Target {
@@ -120,7 +120,7 @@ enum Target {
 impl<'a> Rewriter<'a> {
     /// A rewriter that does not know of synthetic PFNs yet.
     pub fn new(host: &'a Host<'a>, domain: &'a Domain, p2m: &'a P2m) -> Self {
-        Self { host, domain, p2m, extra: Vec::new(), end: p2m.bound().0 }
+        Self { host, domain, p2m, extra: Vec::new(), vacant: p2m.vacant().0 }
     }
 
     /// Says under which PFNs Xen-heap pages stand in the output.
@@ -201,7 +201,7 @@ impl<'a> Rewriter<'a> {
                 }
                 Target::Mmio => {
                     tally.mmio += 1;
-                    found.identity.set(mfn.0.wrapping_sub(self.end));
+                    found.identity.set(mfn.0.wrapping_sub(self.vacant));
                     entry
                 }
                 Target::MmioLost => {

@@ -194,10 +194,19 @@ impl P2m {
         (into < run.len).then_some(Pfn(run.pfn.0 + into))
     }
 
-    /// No PFN from here on is the domain's: what it told as its maximum, or what it has.
-    pub fn bound(&self) -> Pfn {
-        let foreign = self.foreign.iter().map(|f| Pfn(f.1.0 + 1)).max().unwrap_or_default();
-        self.end().max(foreign).max(self.told_end)
+    /// Where pages can be put that have no PFN: from here on no PFN is the domain's memory. Foreign frames may have one.
+    ///
+    /// Close to its memory, if every entry behind it was read and is a hole: makedumpfile takes the bitmaps of a dump that
+    /// reaches beyond the kernel's last memory section for shorter than they are.
+    pub fn vacant(&self) -> Pfn {
+        let c = &self.check;
+        let doubtful = c.unreadable + c.not_owned + c.beyond_machine + c.aliases;
+        if doubtful == 0 { self.end() } else { self.end().max(self.told_end) }
+    }
+
+    /// The PFNs of foreign frames.
+    pub fn foreign_pfns(&self) -> impl Iterator<Item = Pfn> {
+        self.foreign.iter().map(|f| f.1)
     }
 
     /// The PFN under which the domain has mapped a foreign frame.

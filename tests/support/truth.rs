@@ -47,10 +47,9 @@ impl Truth {
         Self { lines, pfn_of, foreign, p2m, machine }
     }
 
-    /// The highest page frame number that dom0 knows, foreign ones included.
-    pub(crate) fn highest(&self) -> u64 {
-        let own = self.lines.keys().next_back().unwrap();
-        *self.foreign.keys().next_back().max(Some(own)).unwrap()
+    /// Above all of dom0's pages, and of no foreign frame.
+    pub(crate) fn is_vacant(&self, pfn: u64) -> bool {
+        self.lines.keys().next_back().is_some_and(|last| pfn > *last) && !self.foreign.contains_key(&pfn)
     }
 
     /// A page of the uncut dump, if it is memory.
