@@ -28,7 +28,7 @@ fn stages(c: &mut Criterion) {
     let mem = MachineMemory::new(&*source, core.take_segments(source.len()));
     let host = Host::open(&mem, &core).unwrap();
     let domain = host.hardware_domain().unwrap();
-    let p2m = P2m::read_tree(&host, domain).unwrap();
+    let p2m = P2m::read(&host, domain).unwrap();
     let pages: Vec<Vec<u8>> = p2m
         .runs()
         .iter()
@@ -42,7 +42,7 @@ fn stages(c: &mut Criterion) {
     });
     let mut group = c.benchmark_group("P2M");
     group.throughput(Throughput::Elements(p2m.pages()));
-    group.bench_function("read and check", |b| b.iter(|| P2m::read_tree(&host, domain).unwrap().pages()));
+    group.bench_function("read and check", |b| b.iter(|| P2m::read(&host, domain).unwrap().pages()));
     group.finish();
     c.bench_function("kernel: image, VMCOREINFO", |b| {
         b.iter(|| {

@@ -52,7 +52,7 @@ fn cut_memory(
     })?;
     let mut report = Report::new(&host, domain);
     progress.stage("reading the P2M", None);
-    let p2m = pool.install(|| P2m::read_tree(&host, domain))?;
+    let p2m = pool.install(|| P2m::read(&host, domain))?;
     report.p2m(&p2m);
     let cpus = vcpus(&host, &[domain]).remove(&domain.id).unwrap_or_default();
     report.vcpus(&cpus);

@@ -141,7 +141,7 @@ impl Info {
 
 /// The release of the hardware domain's kernel, or why it is not known.
 fn release(host: &Host<'_>, domain: &Domain) -> Result<String, String> {
-    let p2m = P2m::read_tree(host, domain).map_err(|e| e.to_string())?;
+    let p2m = P2m::read(host, domain).map_err(|e| e.to_string())?;
     let kernel = Kernel::find(host, domain, &p2m).ok_or("no page table of the hardware domain maps a kernel")?;
     let notes = kernel.landmarks().notes;
     let found = note::find(&kernel, host.notes.linux.as_ref(), &notes).map_err(|why| {

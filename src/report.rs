@@ -9,6 +9,7 @@ use crate::plan::tables::Tally;
 use crate::sink::Written;
 use crate::units::{PAGE_BYTES, VirtAddr};
 use crate::xen::p2m::P2mCheck;
+use crate::xen::p2m::inverted::Inverted;
 use crate::xen::survey::Survey;
 use crate::xen::vcpu::{Vcpu, VcpuState};
 use crate::xen::{Domain, Host, P2m};
@@ -199,6 +200,16 @@ impl Report {
             (c.unreadable, "P2M entries could not be read; their pages are missing"),
         ];
         self.warnings.extend(doubts.iter().filter(|d| d.0 > 0).map(|(n, what)| format!("{n} {what}")));
+        let repaired = c.repaired.iter();
+        self.warnings.extend(repaired.map(|(source, n)| {
+            format!("{n} P2M entries that the {} lacked, or had wrong, were taken from the {source}", c.source)
+        }));
+        if c.source == Inverted::NAME {
+            self.warnings.push(format!(
+                "the domain's own P2M cannot be read; it was made up from Xen's {}, which knows no foreign frames",
+                c.source
+            ));
+        }
     }
 
     pub(crate) fn vcpus(&mut self, vcpus: &[Vcpu]) {

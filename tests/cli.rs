@@ -163,8 +163,8 @@ fn bad_input_says_what_it_is() {
     fails(1, "Xen's crash note", &[&write("nonote", &of(|e| e.crash_info = false)), &out]);
     fails(1, "32-bit", &[&write("elf32", &of(|e| e.class32 = true)), &out]);
     fails(1, "big-endian", &[&write("big", &of(|e| e.big_endian = true)), &out]);
-    let no_list = Machine::new().defect(Defect::FrameListListOutside).build().bytes;
-    fails(1, "P2M list", &[&write("nolist", &no_list), &out]);
+    let no_list = Machine::new().linear_p2m(Some(false)).m2p_unset(true).defect(Defect::FrameListListOutside);
+    fails(1, "the P2M is missing", &[&write("nolist", &no_list.build().bytes), &out]);
     let half = Machine::new().build().bytes;
     fails(1, "cut short", &[&write("half", &half[..half.len() / 4]), &out]);
     fails(3, "No such file", &[&f.path("nowhere"), &out]);

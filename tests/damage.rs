@@ -44,7 +44,7 @@ fn read_all(bytes: &Vec<u8>) -> Result<u64, Error> {
     let mem = MachineMemory::new(bytes, core.take_segments(bytes.len() as u64));
     let host = Host::open(&mem, &core)?;
     let domain = host.hardware_domain().ok_or_else(|| Error::Unsupported("no domain 0".into()))?;
-    let p2m = P2m::read_tree(&host, domain)?;
+    let p2m = P2m::read(&host, domain)?;
     vcpus(&host, &[domain]);
     let kernel = LinuxKernel::find(&host, domain, &p2m);
     let landmarks = kernel.as_ref().map(LinuxKernel::landmarks).unwrap_or_default();

@@ -173,32 +173,45 @@ fn the_owner_is_believed_over_the_m2p() {
     assert!(report.p2m.m2p_disagrees > 0 && warned(&report, "does not confirm"));
 }
 
+/// What one source of the P2M lacks, or has wrong, comes from another: the cut is whole, and says so.
 #[test]
-fn a_missing_leaf_is_counted_and_not_zeros() {
-    for defect in [Defect::LeafPageAbsent, Defect::LeafForeign] {
-        let dump = Machine::new().defect(defect).build();
-        let (report, out) = cut_elf(&dump).unwrap_or_else(|e| panic!("{defect:?}: {e}"));
-        assert!(report.p2m.unreadable > 0 && warned(&report, "could not be read"), "{defect:?}: {report}");
-        for pfn in out.frames().iter().filter(|p| **p < dump.truth.max_pfn) {
-            assert!(dump.truth.dom0.contains_key(pfn), "{defect:?}: PFN {pfn:#x} out of nothing");
+fn a_damaged_p2m_is_repaired() {
+    for defect in [Defect::LeafPageAbsent, Defect::LeafForeign, Defect::LeafTwice, Defect::ListPageAbsent] {
+        for linear in [true, false] {
+            let dump = Machine::new().linear_p2m(Some(linear)).defect(defect).build();
+            let (report, out) = cut_elf(&dump).unwrap_or_else(|e| panic!("{defect:?}: {e}"));
+            let frames = out.frames();
+            // Nothing but the list tells of a page that stands in the wrong place, if there is one.
+            if defect != Defect::LeafTwice || linear {
+                let lost: Vec<_> = dump.truth.dom0.keys().filter(|p| !frames.contains(p)).collect();
+                let absent = dump.truth.absent.len() + usize::from(defect != Defect::LeafForeign);
+                assert!(lost.len() <= absent, "{defect:?}, {linear}: {lost:x?}");
+                assert!(warned(&report, "were taken from the"), "{defect:?}, {linear}: {:?}", report.warnings);
+            }
+            for pfn in frames.iter().filter(|p| **p < dump.truth.max_pfn) {
+                assert!(dump.truth.dom0.contains_key(pfn), "{defect:?}: PFN {pfn:#x} out of nothing");
+            }
         }
     }
 }
 
 #[test]
-fn a_leaf_that_stands_twice_is_believed_where_the_m2p_says() {
-    let dump = Machine::new().defect(Defect::LeafTwice).build();
-    let (report, out) = cut_elf(&dump).unwrap();
-    let own: Vec<u64> = out.frames().into_iter().filter(|p| *p < dump.truth.max_pfn).collect();
-    let expected: Vec<u64> = dump.truth.dom0.keys().copied().filter(|p| *p >= 512).collect();
-    assert_eq!(own, expected);
-    assert!(report.p2m.aliases > 0 && warned(&report, "repeat a frame"));
-}
-
-#[test]
-fn without_the_top_of_the_p2m_there_is_no_cut() {
-    for defect in [Defect::FrameListListOutside, Defect::FrameListListForeign, Defect::FrameListListZero] {
-        let e = cut_elf(&Machine::new().defect(defect).build()).err().unwrap_or_else(|| panic!("{defect:?} was cut"));
+fn without_the_top_of_the_tree_there_are_other_ways() {
+    for defect in [
+        Defect::FrameListListOutside,
+        Defect::FrameListListForeign,
+        Defect::FrameListListZero,
+        Defect::FrameListListInvalid,
+    ] {
+        for (linear, source) in [(true, "linear list"), (false, "M2P")] {
+            let dump = Machine::new().linear_p2m(Some(linear)).defect(defect).build();
+            let name = format!("{defect:?}, {source}");
+            let (report, out) = cut_elf(&dump).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert_eq!(report.p2m.source, source, "{name}");
+            assert!(dump.truth.dom0.keys().all(|p| out.frames().contains(p)), "{name}");
+        }
+        let e = cut_elf(&Machine::new().linear_p2m(Some(false)).m2p_unset(true).defect(defect).build()).err();
+        let e = e.unwrap_or_else(|| panic!("{defect:?} was cut out of nothing"));
         assert_eq!(e.kind(), Kind::BadInput, "{defect:?}: {e}");
     }
 }

@@ -1,0 +1,211 @@
+//! Checks entries, and joins them to runs.
+
+use super::source::{FOREIGN, IDENTITY, INVALID, Part, Source};
+use super::{P2m, Run};
+use crate::units::{MAX_FRAME, Mfn, Pfn};
+use crate::xen::frame_table::{Cursor, Entry};
+use crate::xen::m2p::M2p;
+use crate::xen::page_info::{PageInfo, TypeBits};
+use crate::xen::{Domain, Host};
+use std::ops::Range;
+
+/// PFNs that are believed on a machine of any size: 4 GiB of them.
+const LEAST_BOUND: u64 = 1 << 20;
+/// And on none, whatever it says of itself: 32 TiB of them. Xen supports 16 TiB.
+const MOST_BOUND: u64 = 1 << 33;
+/// Stretches that a source lacked and another is asked for, at most; what is beyond stays missing.
+const MOST_GAPS: usize = 1 << 20;
+
+pub(super) struct Builder<'h> {
+    host: &'h Host<'h>,
+    domain: &'h Domain,
+    frames: Cursor<'h>,
+    m2p: M2p<'h>,
+    /// PFN and type_info of pages that may be tables; which they are is decided when the layout is known.
+    typed: Vec<(Pfn, PageInfo)>,
+    votes: [u64; 2],
+    /// No domain has PFNs from here on: what it has is laid out as the machine is, with what stood in its holes moved behind
+    /// it. Readers' bitmaps are as long as the highest PFN says.
+    bound: u64,
+    /// What could not be read: first PFN and number.
+    gaps: Vec<(u64, u64)>,
+    /// What was read but not believed, in the same way.
+    doubts: Vec<(u64, u64)>,
+    pub(super) out: P2m,
+}
+
+impl<'h> Builder<'h> {
+    /// `told` is the number of entries that the domain told Xen.
+    pub(super) fn new(host: &'h Host<'h>, domain: &'h Domain, source: &'static str, told: u64) -> Self {
+        let bound = host.frames.max_page().max(LEAST_BOUND).saturating_mul(2).min(MOST_BOUND);
+        let mut out = P2m { told_end: Pfn(told.min(bound)), ..P2m::default() };
+        out.check.source = source;
+        Self {
+            host,
+            domain,
+            frames: host.frames.cursor(),
+            m2p: M2p::new(host.space),
+            typed: Vec::new(),
+            votes: [0; 2],
+            bound,
+            gaps: Vec::new(),
+            doubts: Vec::new(),
+            out,
+        }
+    }
+
+    /// Takes what a source has for a range of PFNs.
+    pub(super) fn read(&mut self, source: &dyn Source, range: Range<u64>) {
+        source.walk(range, &mut |part| match part {
+            Part::Entries(first, entries) => {
+                for (pfn, &entry) in (first..).zip(entries) {
+                    self.entry(source, Pfn(pfn), entry);
+                }
+            }
+            Part::Unreadable(first, count) => {
+                self.out.check.unreadable += count;
+                note(&mut self.gaps, first, count);
+            }
+            Part::Repeated(count) => self.out.check.aliases += count,
+            Part::Identity(count) => self.out.check.identity += count,
+            Part::Own(pages) => self.out.tree.extend(pages.iter().map(|p| Mfn(*p))),
+        });
+    }
+
+    /// Whether anything could not be read.
+    pub(super) fn lacks(&self) -> bool {
+        !self.gaps.is_empty()
+    }
+
+    /// Takes from another source what the ones before lacked; and, where it has something that the M2P confirms, what was
+    /// not believed of them.
+    pub(super) fn repair(&mut self, source: &dyn Source) {
+        let before = self.out.check.believed;
+        for (first, count) in std::mem::take(&mut self.gaps) {
+            // What this one lacks as well is counted anew.
+            self.out.check.unreadable = self.out.check.unreadable.saturating_sub(count);
+            self.read(source, first..first.saturating_add(count));
+        }
+        for (first, count) in std::mem::take(&mut self.doubts) {
+            for pfn in (first..first.saturating_add(count)).map(Pfn) {
+                match source.lookup(pfn.0) {
+                    Some(entry) if entry <= MAX_FRAME && self.m2p.get(Mfn(entry)) == Some(pfn) => {
+                        self.entry(source, pfn, entry);
+                    }
+                    _ => note(&mut self.doubts, pfn.0, 1),
+                }
+            }
+        }
+        let found = self.out.check.believed - before;
+        if found > 0 {
+            *self.out.check.repaired.entry(source.name()).or_default() += found;
+        }
+    }
+
+    fn entry(&mut self, source: &dyn Source, pfn: Pfn, entry: u64) {
+        let check = &mut self.out.check;
+        if entry == INVALID {
+            return;
+        }
+        let mfn = Mfn(entry & !(FOREIGN | IDENTITY));
+        if entry & FOREIGN != 0 && pfn.0 < self.bound {
+            check.foreign += 1;
+            self.out.foreign.push((mfn, pfn));
+            return;
+        }
+        if entry & IDENTITY != 0 {
+            check.identity += 1;
+            return;
+        }
+        if mfn.0 >= self.host.frames.max_page() || mfn.0 > MAX_FRAME || pfn.0 >= self.bound {
+            check.beyond_machine += 1;
+            note(&mut self.doubts, pfn.0, 1);
+            return;
+        }
+        let told = self.m2p.get(mfn);
+        let info = match self.frames.look(mfn) {
+            Entry::Info(info) if self.domain.owns(self.host, &info) => Some(info),
+            Entry::Info(_) => {
+                check.not_owned += 1;
+                note(&mut self.doubts, pfn.0, 1);
+                return;
+            }
+            // No evidence against it, and the M2P's word for it.
+            Entry::None | Entry::Unreadable if told == Some(pfn) => None,
+            Entry::None | Entry::Unreadable => {
+                check.unreadable += 1;
+                return;
+            }
+        };
+        check.by_m2p_only += u64::from(info.is_none());
+        match told {
+            Some(p) if p == pfn => check.m2p_agrees += 1,
+            Some(other) if source.lookup(other.0) == Some(entry) => {
+                check.aliases += 1;
+                note(&mut self.doubts, pfn.0, 1);
+                return;
+            }
+            _ => check.m2p_disagrees += 1,
+        }
+        check.believed += 1;
+        if let Some(info) = info {
+            match TypeBits::proven_by(info.kind) {
+                Some(TypeBits::Four) => self.votes[0] += 1,
+                Some(TypeBits::Three) => self.votes[1] += 1,
+                None => {}
+            }
+            if info.table_level(TypeBits::Three).or(info.table_level(TypeBits::Four)).is_some() {
+                self.typed.push((pfn, info));
+            }
+        }
+        push(&mut self.out.runs, Run { pfn, mfn, len: 1 });
+    }
+
+    pub(super) fn finish(mut self) -> P2m {
+        // Repairs came out of order.
+        if !self.out.check.repaired.is_empty() {
+            let mut runs = std::mem::take(&mut self.out.runs);
+            runs.sort_unstable_by_key(|r| r.pfn);
+            runs.into_iter().for_each(|run| push(&mut self.out.runs, run));
+            self.typed.sort_unstable_by_key(|t| t.0);
+        }
+        let mut sorted = self.out.runs.clone();
+        sorted.sort_unstable_by_key(|r| (r.mfn, r.pfn));
+        let mut covered = 0;
+        for run in sorted {
+            // Frames that two PFNs have (where the M2P says nothing) go to the first run, or a search would miss some.
+            let skip = u64::saturating_sub(covered, run.mfn.0);
+            if skip < run.len {
+                covered = run.mfn.0 + run.len;
+                push(
+                    &mut self.out.by_mfn,
+                    Run { pfn: Pfn(run.pfn.0 + skip), mfn: Mfn(run.mfn.0 + skip), len: run.len - skip },
+                );
+            }
+        }
+        self.out.foreign.sort_unstable();
+        // With four bits there are no types 14 and 15, but with three a locked table (bit 60) looks like type 7.
+        let bits = if self.votes[0] > 0 && self.votes[1] == 0 { TypeBits::Four } else { TypeBits::Three };
+        self.out.type_bits = Some(bits);
+        self.out.tables = self.typed.iter().filter_map(|(pfn, i)| Some((*pfn, i.table_level(bits)?))).collect();
+        self.out
+    }
+}
+
+/// Appends a stretch, joining one that goes on.
+fn note(list: &mut Vec<(u64, u64)>, first: u64, count: u64) {
+    let full = list.len() >= MOST_GAPS;
+    match list.last_mut() {
+        Some(last) if last.0.saturating_add(last.1) == first => last.1 = last.1.saturating_add(count),
+        _ if !full => list.push((first, count)),
+        _ => {}
+    }
+}
+
+/// Appends, joining a run that goes on.
+fn push(runs: &mut Vec<Run>, run: Run) {
+    match runs.last_mut() {
+        Some(last) if last.pfn.0 + last.len == run.pfn.0 && last.mfn.0 + last.len == run.mfn.0 => last.len += run.len,
+        _ => runs.push(run),
+    }
+}

@@ -1,0 +1,183 @@
+//! A domain's P2M: which frame is behind each of its PFNs.
+//!
+//! A PV domain publishes it in up to two ways, a tree ([`tree`]) and a linear list ([`linear`]); Xen's M2P gives it the other
+//! way round ([`inverted`]). Each of them is a [`source::Source`] of raw entries: `~0` for a hole, bit 63 for a foreign
+//! frame (mapped from another domain), bit 62 for an identity (MMIO), else an MFN.
+//!
+//! Nothing in them is believed unseen: the domain can write what it likes, and so can damage. Each entry is held against the
+//! frame's owner and the M2P; what one source lost is taken from the next.
+
+mod build;
+pub mod inverted;
+pub mod linear;
+pub mod source;
+pub mod tree;
+
+use super::Domain;
+use super::host::Host;
+use super::page_info::TypeBits;
+use crate::error::{Error, Result};
+use crate::units::{Mfn, Pfn};
+use build::Builder;
+use inverted::Inverted;
+use linear::Linear;
+use source::Source;
+use std::collections::{BTreeMap, BTreeSet};
+use tree::{CAPACITY, Tree};
+
+/// A run of PFNs whose MFNs run along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// First PFN.
+    pub pfn: Pfn,
+    /// Its MFN.
+    pub mfn: Mfn,
+    /// Number of pages.
+    pub len: u64,
+}
+
+/// How much of the P2M was believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct P2mCheck {
+    /// Entries of ordinary memory that were believed.
+    pub believed: u64,
+    /// Of these, entries that the M2P confirms.
+    pub m2p_agrees: u64,
+    /// Believed because Xen says that the domain owns the frame, though the M2P says another PFN or nothing.
+    pub m2p_disagrees: u64,
+    /// Believed on the M2P's word alone, since the dump lacks the frame table's entry. A page table among them is not
+    /// known as one.
+    pub by_m2p_only: u64,
+    /// Not believed: the frame is free or another domain's, or Xen's.
+    pub not_owned: u64,
+    /// Not believed: the frame's number is beyond the machine, or the PFN beyond what a domain of it can have.
+    pub beyond_machine: u64,
+    /// Not believed: a second PFN for a frame whose first one the M2P names (balloon scratch pages of old kernels), or a
+    /// page of the tree that stands in it more than a few times.
+    pub aliases: u64,
+    /// Frames of other domains, mapped into this one.
+    pub foreign: u64,
+    /// Identity entries: MMIO and firmware ranges.
+    pub identity: u64,
+    /// Entries that could not be read, because a page of the tree is not in the dump or not the domain's; or not checked,
+    /// because neither the frame table nor the M2P has the frame.
+    pub unreadable: u64,
+    /// Where most of it was read.
+    pub source: &'static str,
+    /// Believed entries that it lacked, by the source that had them.
+    pub repaired: BTreeMap<&'static str, u64>,
+}
+
+/// The P2M, as runs.
+#[derive(Clone, Debug, Default)]
+pub struct P2m {
+    runs: Vec<Run>,
+    by_mfn: Vec<Run>,
+    /// PFNs of foreign frames, by MFN.
+    foreign: Vec<(Mfn, Pfn)>,
+    /// The end that the domain told Xen, if a domain of this machine can have that many.
+    told_end: Pfn,
+    /// Live page tables among the pages, by PFN: level 1 to 4.
+    pub tables: Vec<(Pfn, u8)>,
+    /// The pages that the tree itself names, those of holes beyond the end too; not all of them are the domain's.
+    pub tree: BTreeSet<Mfn>,
+    /// Width of the type field, as the domain's own pages prove it.
+    pub type_bits: Option<TypeBits>,
+    /// How much of it was believed.
+    pub check: P2mCheck,
+}
+
+impl P2m {
+    /// Reads and checks the P2M of `domain`.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if no source has anything.
+    pub fn read(host: &Host<'_>, domain: &Domain) -> Result<Self> {
+        let shared = domain.shared_info.as_ref();
+        let told = shared.map_or(0, |s| s.max_pfn);
+        // The crash note has the hardware domain's, in case its own page is damaged.
+        let noted = domain.id == 0 && shared.is_none_or(|s| matches!(s.frame_list_list.0, 0 | u64::MAX));
+        let top = if noted { Some(host.notes.crash.frame_list_list) } else { shared.map(|s| s.frame_list_list) };
+        let top = top.filter(|t| !matches!(t.0, 0 | u64::MAX));
+        let tree = top.and_then(|top| Tree::open(host, domain, top, told));
+        let list = shared.filter(|s| s.p2m_cr3.0 != 0);
+        let list = list.and_then(|s| Linear::open(host, domain, (s.p2m_cr3.mfn(), s.p2m_vaddr), told, "linear list"));
+        let tree = tree.as_ref().map(|t| t as &dyn Source);
+        let list = list.as_ref().map(|l| l as &dyn Source);
+        // The tree ends at 2^27 PFNs; what lies beyond is in the list only.
+        let published = if told > CAPACITY { [list, tree] } else { [tree, list] };
+        let mut published = published.into_iter().flatten();
+        let mut inverted = None;
+        let first = match published.next() {
+            Some(source) => source,
+            None => inverted.insert(Inverted::read(host, domain)) as &dyn Source,
+        };
+        let mut builder = Builder::new(host, domain, first.name(), told);
+        builder.read(first, 0..u64::MAX);
+        for other in published {
+            builder.repair(other);
+        }
+        if builder.lacks() && inverted.is_none() {
+            builder.repair(&Inverted::read(host, domain));
+        }
+        let p2m = builder.finish();
+        if p2m.runs.is_empty() {
+            let why =
+                format!("domain {} publishes none that can be read, and owns no frame that the M2P knows", domain.id);
+            return Err(Error::missing("the P2M", why));
+        }
+        Ok(p2m)
+    }
+
+    /// All runs of ordinary memory, by PFN.
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// Pages of ordinary memory.
+    pub fn pages(&self) -> u64 {
+        self.runs.iter().map(|r| r.len).sum()
+    }
+
+    /// One more than the highest PFN of ordinary memory.
+    pub fn end(&self) -> Pfn {
+        Pfn(self.runs.last().map_or(0, |r| r.pfn.0 + r.len))
+    }
+
+    /// The frame of a PFN.
+    pub fn mfn(&self, pfn: Pfn) -> Option<Mfn> {
+        let next = self.runs.partition_point(|r| r.pfn <= pfn);
+        let run = next.checked_sub(1).and_then(|i| self.runs.get(i))?;
+        let into = pfn.0 - run.pfn.0;
+        (into < run.len).then_some(Mfn(run.mfn.0 + into))
+    }
+
+    /// The PFN of a frame of the domain's own.
+    pub fn pfn(&self, mfn: Mfn) -> Option<Pfn> {
+        let next = self.by_mfn.partition_point(|r| r.mfn <= mfn);
+        let run = next.checked_sub(1).and_then(|i| self.by_mfn.get(i))?;
+        let into = mfn.0 - run.mfn.0;
+        (into < run.len).then_some(Pfn(run.pfn.0 + into))
+    }
+
+    /// Where pages can be put that have no PFN: from here on no PFN is the domain's memory. Foreign frames may have one.
+    ///
+    /// Close to its memory, if every entry behind it was read and is a hole: makedumpfile takes the bitmaps of a dump that
+    /// reaches beyond the kernel's last memory section for shorter than they are.
+    pub fn vacant(&self) -> Pfn {
+        let c = &self.check;
+        let doubtful = c.unreadable + c.not_owned + c.beyond_machine + c.aliases;
+        if doubtful == 0 && c.repaired.is_empty() { self.end() } else { self.end().max(self.told_end) }
+    }
+
+    /// The PFNs of foreign frames.
+    pub fn foreign_pfns(&self) -> impl Iterator<Item = Pfn> {
+        self.foreign.iter().map(|f| f.1)
+    }
+
+    /// The PFN under which the domain has mapped a foreign frame.
+    pub fn foreign_pfn(&self, mfn: Mfn) -> Option<Pfn> {
+        let at = self.foreign.binary_search_by_key(&mfn, |f| f.0).ok()?;
+        self.foreign.get(at).map(|f| f.1)
+    }
+}

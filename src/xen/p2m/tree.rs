@@ -1,0 +1,118 @@
+//! The three-level tree that a PV domain publishes for tools (Linux: arch/x86/xen/p2m.c).
+//!
+//! The top page holds MFNs of middle pages, these of leaf pages, these the entries: 512 words each, 2^27 PFNs in all.
+//! Empty parts point to shared pages full of `~0`, never to zero (zeros are XenLinux's holes), so `max_pfn` bounds the walk.
+
+use super::source::{FAN, Part, Source, Visits, is_empty};
+use crate::bytes::words;
+use crate::units::Mfn;
+use crate::xen::{Domain, Host};
+use std::collections::HashSet;
+use std::ops::Range;
+
+/// PFNs that the tree can hold.
+pub const CAPACITY: u64 = FAN * FAN * FAN;
+/// PFNs below a middle page.
+const MIDDLE: u64 = FAN * FAN;
+
+/// The tree.
+#[derive(Debug)]
+pub struct Tree<'h> {
+    host: &'h Host<'h>,
+    domain: &'h Domain,
+    top: Mfn,
+    top_page: Vec<u64>,
+    end: u64,
+}
+
+impl<'h> Tree<'h> {
+    /// The tree below `top`, with `max_pfn` entries; 0 stands for as many as there can be. `None` if the top page is not in
+    /// the dump, or not the domain's.
+    pub fn open(host: &'h Host<'h>, domain: &'h Domain, top: Mfn, max_pfn: u64) -> Option<Self> {
+        let end = if max_pfn == 0 { CAPACITY } else { max_pfn.min(CAPACITY) };
+        let mut tree = Self { host, domain, top, top_page: Vec::new(), end };
+        tree.top_page = tree.page(&mut host.frames.cursor(), top.0)?;
+        Some(tree)
+    }
+
+    /// A page of the tree, if it is the domain's.
+    fn page(&self, cursor: &mut crate::xen::frame_table::Cursor<'_>, mfn: u64) -> Option<Vec<u64>> {
+        // Where the dump lacks the frame table's entry, what the page leads to is checked all the same.
+        if cursor.look(Mfn(mfn)).info().is_some_and(|info| !self.domain.owns(self.host, &info)) {
+            return None;
+        }
+        Some(words(&self.host.memory().page(Mfn(mfn)).ok()?).collect())
+    }
+}
+
+impl Source for Tree<'_> {
+    fn name(&self) -> &'static str {
+        "frame list"
+    }
+
+    fn end(&self) -> u64 {
+        self.end
+    }
+
+    fn walk(&self, range: Range<u64>, each: &mut dyn FnMut(Part<'_>)) {
+        let mut cursor = self.host.frames.cursor();
+        let mut visits = Visits::default();
+        // Pages known to lead nowhere.
+        let mut empty = HashSet::from([0]);
+        each(Part::Own(&[self.top.0]));
+        each(Part::Own(&self.top_page));
+        let inside = |first: u64, count: u64| {
+            let (from, to) = (first.max(range.start), (first + count).min(range.end).min(self.end));
+            (from < to).then_some((from, to))
+        };
+        for (i, &middle) in (0..).step_by(MIDDLE as usize).zip(&self.top_page) {
+            let Some((from, to)) = inside(i, MIDDLE) else { continue };
+            if empty.contains(&middle) {
+                continue;
+            }
+            if !visits.again(middle) {
+                each(Part::Repeated(to - from));
+                continue;
+            }
+            let Some(middle_page) = self.page(&mut cursor, middle) else {
+                each(Part::Unreadable(from, to - from));
+                continue;
+            };
+            each(Part::Own(&middle_page));
+            let mut all_empty = (from, to) == (i, i + MIDDLE);
+            for (j, &leaf) in (i..).step_by(FAN as usize).zip(&middle_page) {
+                let Some((from, to)) = inside(j, FAN) else { continue };
+                if empty.contains(&leaf) {
+                    continue;
+                }
+                if !visits.again(leaf) {
+                    each(Part::Repeated(to - from));
+                    continue;
+                }
+                let Some(leaf_page) = self.page(&mut cursor, leaf) else {
+                    all_empty = false;
+                    each(Part::Unreadable(from, to - from));
+                    continue;
+                };
+                if let Some(identity) = is_empty(&leaf_page) {
+                    each(Part::Identity(identity));
+                    empty.insert(leaf);
+                    continue;
+                }
+                all_empty = false;
+                each(Part::Entries(from, leaf_page.get((from - j) as usize..(to - j) as usize).unwrap_or_default()));
+            }
+            if all_empty {
+                empty.insert(middle);
+            }
+        }
+    }
+
+    fn lookup(&self, pfn: u64) -> Option<u64> {
+        let index = |shift: u32| (pfn >> shift & (FAN - 1)) as usize;
+        let mut cursor = self.host.frames.cursor();
+        let middle = *self.top_page.get(index(18)).filter(|_| pfn < CAPACITY)?;
+        let leaf = *self.page(&mut cursor, middle)?.get(index(9))?;
+        self.page(&mut cursor, leaf)?.get(index(0)).copied()
+    }
+}
