@@ -4,8 +4,8 @@ use crate::error::Result;
 use crate::linux::kernel::Landmarks;
 use crate::linux::kernel::START_KERNEL_MAP;
 use crate::linux::names::Names;
-use crate::linux::{Found, Kernel, marks, note};
-use crate::options::{Format, Options};
+use crate::linux::{Found, Kernel, marks, note, toolstack};
+use crate::options::{Format, Options, Which};
 use crate::pipeline::Progress;
 use crate::pipeline::walk::Walker;
 use crate::plan::Plan;
@@ -17,101 +17,184 @@ use crate::source::{MachineMemory, ReadAt, Vmcore};
 use crate::units::{Pfn, VirtAddr};
 use crate::xen::survey::Survey;
 use crate::xen::vcpu::vcpus;
-use crate::xen::{Host, P2m};
+use crate::xen::{Domain, Host, P2m};
 use crate::{Error, report};
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Cuts the hardware domain out of `source` and writes it to `out`.
+/// Cuts the domain that the options name out of `source` and writes it to `out`.
 ///
 /// # Errors
 /// The first structure without which no cut can be made, or what the operating system says of the output.
 pub fn cut(source: &dyn ReadAt, options: &Options, out: Output, progress: &dyn Progress) -> Result<Report> {
+    with_host(source, options, progress, |cutter| {
+        let domain = cutter.pick()?;
+        cutter.cut(domain, out)
+    })
+}
+
+/// What became of a domain: its id, and the report of its cut.
+pub type Outcome = (u16, Result<Report>);
+
+/// Cuts every domain out of `source`, each to the output that `out` makes for its id and name. One that cannot be cut does
+/// not keep the others from it.
+///
+/// # Errors
+/// The first structure without which no domain can be cut.
+pub fn cut_all(
+    source: &dyn ReadAt,
+    options: &Options,
+    out: &dyn Fn(u16, Option<&str>) -> Result<Output>,
+    progress: &dyn Progress,
+) -> Result<Vec<Outcome>> {
+    with_host(source, options, progress, |cutter| {
+        let names = cutter.names();
+        let one = |domain: &Domain| {
+            let out = out(domain.id, toolstack::name_of(domain, &names));
+            (domain.id, out.and_then(|out| cutter.cut(domain, out)))
+        };
+        Ok(cutter.host.domains.iter().map(one).collect())
+    })
+}
+
+/// Reads what does not depend on one domain.
+fn with_host<T>(
+    source: &dyn ReadAt,
+    options: &Options,
+    progress: &dyn Progress,
+    work: impl FnOnce(&Cutter<'_>) -> Result<T>,
+) -> Result<T> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|e| Error::Usage(format!("{} threads: {e}", options.threads)))?;
     progress.stage("reading headers and notes", None);
     let mut core = Vmcore::parse(source)?;
     let segments = core.take_segments(source.len());
     let mem = MachineMemory::new(source, segments);
-    let cut_off = mem.segments().cut_off;
-    cut_memory(&mem, &core, options, out, &pool, progress).map_err(|e| e.in_file(cut_off))
+    progress.stage("reading Xen's structures", None);
+    let done = Host::open(&mem, &core).and_then(|host| {
+        let machine = OnceCell::new();
+        work(&Cutter { host: &host, options, pool: &pool, progress, machine })
+    });
+    done.map_err(|e| e.in_file(mem.segments().cut_off))
 }
 
-fn cut_memory(
-    mem: &MachineMemory<'_>,
-    core: &Vmcore,
-    options: &Options,
-    out: Output,
-    pool: &rayon::ThreadPool,
-    progress: &dyn Progress,
-) -> Result<Report> {
-    progress.stage("reading Xen's structures", None);
-    let host = Host::open(mem, core)?;
-    let domain = host.hardware_domain().ok_or_else(|| {
-        let ids: Vec<_> = host.domains.iter().map(|d| d.id.to_string()).collect();
-        Error::missing("domain 0", format!("the domain list has {} only", ids.join(", ")))
-    })?;
-    let mut report = Report::new(&host, domain);
-    progress.stage("reading the P2M", None);
-    let p2m = pool.install(|| P2m::read(&host, domain))?;
-    report.p2m(&p2m);
-    let cpus = vcpus(&host, &[domain]).remove(&domain.id).unwrap_or_default();
-    report.vcpus(&cpus);
+/// Cuts domains of one host.
+struct Cutter<'a> {
+    host: &'a Host<'a>,
+    options: &'a Options,
+    pool: &'a rayon::ThreadPool,
+    progress: &'a dyn Progress,
+    /// What else is on the machine; the same for all domains.
+    machine: OnceCell<Survey>,
+}
 
-    progress.stage("finding the kernel", None);
-    let kernel = Kernel::find(&host, domain, &p2m);
-    let landmarks = pool.install(|| kernel.as_ref().map(Kernel::landmarks)).unwrap_or_default();
-    let found = kernel.as_ref().map(|k| pool.install(|| vmcoreinfo(k, &host, &landmarks, options))).transpose()?;
-    let found = report.vmcoreinfo(found);
-    let find_names = |k| Names::find(k, found.as_ref(), options.symbols.as_ref());
-    let names = kernel.as_ref().map(find_names).transpose()?;
-
-    progress.stage("reading struct pages", None);
-    let known = Known { kernel: kernel.as_ref(), found: found.as_ref(), names: names.as_ref(), landmarks: &landmarks };
-    let choice = pool.install(|| Selection::make(&known, &p2m, options.level));
-    report.selection(options.level, &choice);
-    if options.require_level && choice.applied != options.level {
-        let why = choice.reasons.join("; ");
-        return Err(Error::Level(format!("level {} cannot be applied in full: {why}", options.level)));
-    }
-
-    progress.stage("reading page tables", None);
-    let mut plan = pool.install(|| Plan::new(&host, domain, &p2m, choice));
-    if let (Some(kernel), Some(names)) = (&kernel, &names) {
-        let (marks, doubts) = marks::find(kernel, found.as_ref(), names, &landmarks);
-        report.warnings.extend(doubts);
-        report.warnings.extend(plan.clear(kernel, marks));
-    }
-    report.plan(&plan);
-    let about = report::about(&host, domain, &plan);
-    let text = found.as_ref().map(|f| f.info.text());
-    let notes = NoteBlob::new(&cpus, text, kernel.as_ref().map(|k| k.root), &about);
-
-    let walker = Walker::new(&host, &plan);
-    let written = match options.format {
-        Format::Elf => {
-            let base = kernel.as_ref().map_or(0xffff_8880_0000_0000, Kernel::direct_map);
-            let mut windows = vec![elf::Window { base: VirtAddr(base), first: Pfn(0), end: plan.end() }];
-            if let Some((first, end)) = kernel.as_ref().and_then(Kernel::image_pfns) {
-                windows.push(elf::Window { base: VirtAddr(START_KERNEL_MAP), first, end });
+impl Cutter<'_> {
+    /// The domain that the options name.
+    fn pick(&self) -> Result<&Domain> {
+        let domains = &self.host.domains;
+        let found = match &self.options.domain {
+            Which::Hardware => self.host.hardware_domain(),
+            Which::Id(id) => domains.iter().find(|d| d.id == *id),
+            Which::Name(name) => {
+                let names = self.names();
+                let mut called = domains.iter().filter(|d| toolstack::name_of(d, &names) == Some(name));
+                // Xen's own name for it.
+                called.next().or_else(|| self.host.hardware_domain().filter(|_| name == "Domain-0"))
             }
-            elf::write(&walker, &notes, &windows, &out, pool, progress)?
+        };
+        found.ok_or_else(|| {
+            let names = self.names();
+            let list = domains.iter().map(|d| match toolstack::name_of(d, &names) {
+                Some(name) => format!("{} ({name})", d.id),
+                None => d.id.to_string(),
+            });
+            let list = list.collect::<Vec<_>>().join(", ");
+            match &self.options.domain {
+                Which::Hardware => Error::missing("domain 0", format!("the domain list has {list} only")),
+                Which::Id(id) => Error::Usage(format!("there is no domain {id}; the dump has {list}")),
+                Which::Name(name) => {
+                    Error::Usage(format!("no domain is known to be called {name}; the dump has {list}"))
+                }
+            }
+        })
+    }
+
+    /// The names that dom0's toolstack gave to domains.
+    fn names(&self) -> BTreeMap<toolstack::Handle, String> {
+        self.progress.stage("finding the domains' names", None);
+        let read =
+            |dom0| self.pool.install(|| Some(toolstack::names(self.host.memory(), &P2m::read(self.host, dom0).ok()?)));
+        self.host.hardware_domain().and_then(read).unwrap_or_default()
+    }
+
+    fn cut(&self, domain: &Domain, out: Output) -> Result<Report> {
+        let Self { host, options, pool, progress, .. } = self;
+        let mut report = Report::new(host, domain);
+        progress.stage("reading the P2M", None);
+        let p2m = pool.install(|| P2m::read(host, domain))?;
+        report.p2m(&p2m);
+        let cpus = vcpus(host, &[domain]).remove(&domain.id).unwrap_or_default();
+        report.vcpus(&cpus);
+
+        progress.stage("finding the kernel", None);
+        let kernel = Kernel::find(host, domain, &p2m);
+        let landmarks = pool.install(|| kernel.as_ref().map(Kernel::landmarks)).unwrap_or_default();
+        let found = kernel.as_ref().map(|k| pool.install(|| vmcoreinfo(k, host, &landmarks, options))).transpose()?;
+        let found = report.vmcoreinfo(found);
+        let find_names = |k| Names::find(k, found.as_ref(), options.symbols.as_ref());
+        let names = kernel.as_ref().map(find_names).transpose()?;
+
+        progress.stage("reading struct pages", None);
+        let known =
+            Known { kernel: kernel.as_ref(), found: found.as_ref(), names: names.as_ref(), landmarks: &landmarks };
+        let choice = pool.install(|| Selection::make(&known, &p2m, options.level));
+        report.selection(options.level, &choice);
+        if options.require_level && choice.applied != options.level {
+            let why = choice.reasons.join("; ");
+            return Err(Error::Level(format!("level {} cannot be applied in full: {why}", options.level)));
         }
-        Format::Kdump(codec) => {
-            let uts = found.as_ref().map(|f| f.uts.clone()).unwrap_or_else(unknown_uts);
-            let header = kdump::Header {
-                uts: &uts,
-                phys_base: found.as_ref().and_then(|f| f.info.number("phys_base")).unwrap_or(0),
-                cpus: cpus.len() as u32,
-                notes: &notes,
-                codec,
-            };
-            kdump::write(&walker, &header, &out, pool, progress)?
+
+        progress.stage("reading page tables", None);
+        let mut plan = pool.install(|| Plan::new(host, domain, &p2m, choice));
+        if let (Some(kernel), Some(names)) = (&kernel, &names) {
+            let (marks, doubts) = marks::find(kernel, found.as_ref(), names, &landmarks);
+            report.warnings.extend(doubts);
+            report.warnings.extend(plan.clear(kernel, marks));
         }
-    };
-    progress.stage("syncing", None);
-    out.commit()?;
-    report.written(options.format, written, pool.install(|| Survey::take(&host)));
-    Ok(report)
+        report.plan(&plan);
+        let about = report::about(host, domain, &plan);
+        let text = found.as_ref().map(|f| f.info.text());
+        let notes = NoteBlob::new(&cpus, text, kernel.as_ref().map(|k| k.root), &about);
+
+        let walker = Walker::new(host, &plan);
+        let written = match options.format {
+            Format::Elf => {
+                let base = kernel.as_ref().map_or(0xffff_8880_0000_0000, Kernel::direct_map);
+                let mut windows = vec![elf::Window { base: VirtAddr(base), first: Pfn(0), end: plan.end() }];
+                if let Some((first, end)) = kernel.as_ref().and_then(Kernel::image_pfns) {
+                    windows.push(elf::Window { base: VirtAddr(START_KERNEL_MAP), first, end });
+                }
+                elf::write(&walker, &notes, &windows, &out, pool, *progress)?
+            }
+            Format::Kdump(codec) => {
+                let uts = found.as_ref().map(|f| f.uts.clone()).unwrap_or_else(unknown_uts);
+                let header = kdump::Header {
+                    uts: &uts,
+                    phys_base: found.as_ref().and_then(|f| f.info.number("phys_base")).unwrap_or(0),
+                    cpus: cpus.len() as u32,
+                    notes: &notes,
+                    codec,
+                };
+                kdump::write(&walker, &header, &out, pool, *progress)?
+            }
+        };
+        progress.stage("syncing", None);
+        out.commit()?;
+        let machine = self.machine.get_or_init(|| pool.install(|| Survey::take(host)));
+        report.written(options.format, written, machine.clone());
+        Ok(report)
+    }
 }
 
 /// The kernel's VMCOREINFO: the user's, the kernel's own, or one made from its vmlinux. The inner error says why none was

@@ -107,6 +107,16 @@ pub enum Error {
     /// The user insisted on a dump level that cannot be applied in full.
     #[error("{0}")]
     Level(String),
+    /// Some of several domains could not be cut.
+    #[error("{failed} of {all} domains could not be cut")]
+    Partly {
+        /// How many.
+        failed: usize,
+        /// Of how many.
+        all: usize,
+        /// The last error.
+        last: Box<Error>,
+    },
     /// The domain is of a kind that this version cannot cut.
     #[error("{0}")]
     Unsupported(String),
@@ -118,6 +128,7 @@ impl Error {
         match self {
             Self::Read { .. } | Self::Write { .. } => Kind::Trouble,
             Self::CutShort { source, .. } => source.kind(),
+            Self::Partly { last, .. } => last.kind(),
             Self::OutputExists(_) | Self::Usage(_) => Kind::Usage,
             _ => Kind::BadInput,
         }

@@ -5,6 +5,7 @@ use crate::pipeline::codec::Codec;
 use crate::plan::level::Level;
 use crate::vmcoreinfo::Vmcoreinfo;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// The format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +22,38 @@ impl Default for Format {
     }
 }
 
+/// Which domain to cut out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Which {
+    /// The one that managed the hardware: dom0.
+    #[default]
+    Hardware,
+    /// The one of this id.
+    Id(u16),
+    /// The one that dom0's toolstack calls so.
+    Name(String),
+}
+
+impl FromStr for Which {
+    type Err = String;
+
+    /// A number is an id, anything else a name.
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s.parse() {
+            Ok(id) => Ok(Self::Id(id)),
+            Err(_) if s.is_empty() || s.bytes().all(|b| b.is_ascii_digit()) => {
+                Err("an id below 32752, or a name".into())
+            }
+            Err(_) => Ok(Self::Name(s.into())),
+        }
+    }
+}
+
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Which domain to cut out.
+    pub domain: Which,
     /// The format of the output.
     pub format: Format,
     /// What to leave out.
@@ -43,6 +73,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            domain: Which::default(),
             format: Format::default(),
             level: Level::MOST,
             require_level: false,

@@ -1,5 +1,6 @@
 //! What can be typed. `--help` and the man page are made from these comments.
 
+use crate::options::Which;
 use crate::pipeline::codec::Codec;
 use crate::plan::level::Level;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -41,6 +42,14 @@ pub struct Cut {
     /// The file to write. It is written as OUT.incomplete, synced and renamed.
     #[arg(required = true)]
     pub out: Option<PathBuf>,
+    /// The domain to cut out: its id, or the name that dom0's toolstack knows it by (found in dom0's page cache). The default
+    /// is dom0.
+    #[arg(long, value_name = "ID|NAME")]
+    pub domain: Option<Which>,
+    /// Cut out every domain: OUT is a folder, which is made if need be, and gets a file for each, named dom0.kdump,
+    /// dom3-web.kdump and so on (.elf with -E).
+    #[arg(long, conflicts_with = "domain")]
+    pub all_domains: bool,
     /// What to leave out, in makedumpfile's bits: 1 zero pages (readers see zeros all the same), 2 page cache, 4 page cache
     /// with private data too, 8 pages of processes, 16 free pages; added up. 0 keeps everything; any other level leaves out
     /// pages with bad memory. No vmlinux is needed.

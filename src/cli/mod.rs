@@ -9,12 +9,14 @@ use crate::error::{Error, Result};
 use crate::info::Info;
 use crate::linux::symbols::Symbols;
 use crate::options::{Format, Options};
+use crate::report::Report;
 use crate::sink::Output;
-use crate::source::{self, OpenOptions};
+use crate::source::{self, OpenOptions, ReadAt};
 use crate::vmcoreinfo::Vmcoreinfo;
 use args::{Args, Command, Cut, InfoArgs, OutputFormat, ReportFormat};
 use clap::Parser;
 use exit::Exit;
+use progress::Display;
 use std::io::Write;
 use std::path::Path;
 
@@ -52,6 +54,7 @@ fn cut_out(args: &Cut) -> Result<()> {
         (None, None) => None,
     };
     let options = Options {
+        domain: args.domain.clone().unwrap_or_default(),
         format: args.format(),
         level: args.exclude.unwrap_or(args.level),
         require_level: args.require_level,
@@ -64,20 +67,56 @@ fn cut_out(args: &Cut) -> Result<()> {
     // The input first: a wrong file should not cost a look at the output.
     progress.stage("opening", None);
     let source = source::open(vmcore, &OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone() })?;
+    if args.all_domains {
+        return cut_all(args, &options, &*source, &*progress);
+    }
     let output = Output::create(out, args.force, vmcore)?;
     let report = cut::cut(&*source, &options, output, &*progress);
     progress.finish();
-    let report = report?;
-    if !args.quiet {
-        let text = match args.report {
-            ReportFormat::Text => report.to_string(),
-            ReportFormat::Json => json(&report),
-        };
-        print(&format!("{text}\n"))?;
-    } else {
-        report.warnings.iter().for_each(|w| complain(&format!("xdump-cut: {}: warning: {w}", vmcore.display())));
+    tell(args, &report?)
+}
+
+/// Cuts every domain, each into a file of the folder OUT.
+fn cut_all(args: &Cut, options: &Options, source: &dyn ReadAt, progress: &dyn Display) -> Result<()> {
+    let (Some(vmcore), Some(folder)) = (&args.vmcore, &args.out) else { return Ok(()) };
+    std::fs::create_dir_all(folder).map_err(|e| Error::write(folder.display().to_string(), e))?;
+    let suffix = if options.format == Format::Elf { "elf" } else { "kdump" };
+    let output = |id: u16, name: Option<&str>| {
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+        let name: String = name.map(|n| format!("-{n}").chars().map(plain).collect()).unwrap_or_default();
+        Output::create(&folder.join(format!("dom{id}{name}.{suffix}")), args.force, vmcore)
+    };
+    let all = cut::cut_all(source, options, &output, progress);
+    progress.finish();
+    let all = all?;
+    let count = all.len();
+    let mut failed: Vec<Error> = Vec::new();
+    for (id, done) in all {
+        match done {
+            Ok(report) => tell(args, &report)?,
+            Err(e) => {
+                complain(&format!("xdump-cut: {}: domain {id}: {e}", vmcore.display()));
+                failed.push(e);
+            }
+        }
     }
-    Ok(())
+    let failures = failed.len();
+    failed.pop().map_or(Ok(()), |last| Err(Error::Partly { failed: failures, all: count, last: Box::new(last) }))
+}
+
+/// Prints the report of a cut.
+fn tell(args: &Cut, report: &Report) -> Result<()> {
+    if args.quiet {
+        let name = args.vmcore.as_deref().map(Path::display);
+        let Some(name) = name else { return Ok(()) };
+        report.warnings.iter().for_each(|w| complain(&format!("xdump-cut: {name}: warning: {w}")));
+        return Ok(());
+    }
+    let text = match args.report {
+        ReportFormat::Text => report.to_string(),
+        ReportFormat::Json => json(report),
+    };
+    print(&format!("{text}\n"))
 }
 
 fn print_info(args: &InfoArgs) -> Result<()> {

@@ -11,6 +11,7 @@ pub mod names;
 pub mod note;
 pub mod pgds;
 pub mod symbols;
+pub mod toolstack;
 
 pub use kernel::Kernel;
 pub use note::Found;

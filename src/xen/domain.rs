@@ -95,6 +95,11 @@ fn find_shared_info(xen: &Hypervisor<'_>, head: &[u8], owner_code: u64) -> Optio
 }
 
 impl Domain {
+    /// Whether these bytes stand in its struct, at a multiple of 4, as its UUID (`handle`) does.
+    pub fn holds(&self, bytes: &[u8]) -> bool {
+        memchr::memmem::find_iter(&self.bytes, bytes).any(|at| at.is_multiple_of(4))
+    }
+
     /// Whether it owns the frame as ordinary memory.
     pub fn owns(&self, xen: &Hypervisor<'_>, info: &super::page_info::PageInfo) -> bool {
         info.has_owner(xen.state_bits) && info.owner == self.owner_code && !info.is_xen_heap()
