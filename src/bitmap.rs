@@ -27,6 +27,13 @@ impl Bitmap {
         }
     }
 
+    /// Takes `n` out.
+    pub fn clear(&mut self, n: u64) {
+        if let Some(word) = self.word(n).and_then(|w| self.words.get_mut(w)) {
+            *word &= !(1 << (n % 64));
+        }
+    }
+
     /// Adds `count` numbers from `first` on.
     pub fn set_range(&mut self, first: u64, count: u64) {
         let end = first.saturating_add(count).min(self.len);

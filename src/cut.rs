@@ -150,8 +150,7 @@ impl Cutter<'_> {
             Known { kernel: kernel.as_ref(), found: found.as_ref(), names: names.as_ref(), landmarks: &landmarks };
         let choice = pool.install(|| Selection::make(&known, &p2m, options.level));
         report.selection(options.level, &choice);
-        if options.require_level && choice.applied != options.level {
-            let why = choice.reasons.join("; ");
+        if let Some(why) = choice.shortfall(options.level).filter(|_| options.require_level) {
             return Err(Error::Level(format!("level {} cannot be applied in full: {why}", options.level)));
         }
 
@@ -205,13 +204,16 @@ fn vmcoreinfo(
     landmarks: &Landmarks,
     options: &Options,
 ) -> Result<Result<Found, Vec<String>>> {
-    if let Some(given) = &options.vmcoreinfo {
-        let found = note::believe(kernel, given.clone(), "given by the user");
-        return found
-            .map(Ok)
-            .map_err(|why| Error::Usage(format!("the given VMCOREINFO is not of the kernel in the dump: it {why}")));
-    }
     let found = note::find(kernel, host.notes.linux.as_ref(), &landmarks.notes);
+    if let Some(given) = &options.vmcoreinfo {
+        // What it does not say, the kernel's own may.
+        let own = found.ok();
+        let info = given.clone().or(own.as_ref().map(|f| &f.info));
+        let believed = note::believe(kernel, info, "given by the user");
+        let pages = own.map(|f| f.pages).unwrap_or_default();
+        let wrong = |why| Error::Usage(format!("the given VMCOREINFO is not of the kernel in the dump: it {why}"));
+        return believed.map(|f| Ok(Found { pages, ..f })).map_err(wrong);
+    }
     match (found, &options.vmlinux) {
         (Err(reasons), Some(path)) => made(kernel, path, reasons),
         (found, _) => Ok(found),

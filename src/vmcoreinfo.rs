@@ -52,6 +52,20 @@ impl Vmcoreinfo {
         Ok(info)
     }
 
+    /// This one, with the lines of another whose keys it lacks.
+    pub fn or(mut self, other: Option<&Self>) -> Self {
+        for (key, value) in other.iter().flat_map(|o| &o.values) {
+            if !self.values.contains_key(key) {
+                if !self.text.ends_with('\n') {
+                    self.text.push('\n');
+                }
+                self.text.push_str(&format!("{key}={value}\n"));
+                self.values.insert(key.clone(), value.clone());
+            }
+        }
+        self
+    }
+
     /// The text as it stood.
     pub fn text(&self) -> &str {
         &self.text

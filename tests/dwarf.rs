@@ -7,14 +7,14 @@ mod support;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
 use support::cut::{Shape, cut};
 use support::dump::Dump;
+use support::fixtures::without_note;
 use support::kdump::Kdump;
+use support::levels::with_options;
 use support::on_each_fixture;
 use support::symbols::Symbols;
-use support::tools::{run, scratch};
+use support::tools::scratch;
 use xdump_cut::Error;
 use xdump_cut::linux::dwarf::vmcoreinfo;
 use xdump_cut::vmcoreinfo::Vmcoreinfo;
@@ -45,22 +45,11 @@ fn the_kernels_own_note() {
 #[test]
 fn a_lost_note_is_made_up_for() {
     on_each_fixture(|fixture, findings| {
-        let broken = scratch().join(format!("{}.broken", fixture.name));
-        let mut bytes = std::fs::read(&fixture.vmcore).unwrap();
-        let note = b"VMCOREINFO\0\0OSRELEASE=";
-        let places: Vec<usize> =
-            (0..bytes.len() - note.len()).step_by(4).filter(|at| bytes[*at..].starts_with(note)).collect();
-        assert!(!places.is_empty());
-        places.into_iter().for_each(|at| bytes[at..at + note.len()].fill(b'?'));
-        std::fs::write(&broken, bytes).unwrap();
+        let broken = without_note(fixture);
         let cut = |vmcore: &Path, options: &[&std::ffi::OsStr]| {
-            let out = scratch().join(format!("{}.lost", fixture.name));
-            let mut command = Command::new(env!("CARGO_BIN_EXE_xdump-cut"));
-            command.args(["-f", "--report", "json"]).args(options).arg(vmcore).arg(&out);
-            let ran = run(&mut command, Duration::from_secs(300));
-            assert!(ran.status.success(), "{command:?}: {}", ran.stderr);
-            let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-            (report, Kdump::open(&out))
+            let cut = with_options(vmcore, &format!("{}.lost", fixture.name), options);
+            let output = Kdump::open(&cut.path);
+            (cut.report, output)
         };
         let (sound, expected) = cut(&fixture.vmcore, &[]);
         let (lost, _) = cut(&broken, &[]);

@@ -9,9 +9,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use support::dump::Dump;
-use support::fixtures::Fixture;
+use support::fixtures::{Fixture, without_note};
 use support::kdump::Kdump;
-use support::levels::{Format, at_level};
+use support::levels::{Format, Leveled, at_level, with_options};
 use support::on_each_fixture;
 use support::pages::{USER, pages};
 use support::tools::{run, scratch, tool};
@@ -45,6 +45,34 @@ fn makedumpfile_leaves_out_the_same() {
                 });
             }
         }
+    });
+}
+
+/// A file of `makedumpfile -g` lacks what only the running kernel says (page types above all): the dump's own note has that.
+/// Where both are lost, what cannot be told is kept, and slabs above all.
+#[test]
+fn a_file_of_makedumpfiles_will_do() {
+    on_each_fixture(|fixture, findings| {
+        let info = scratch().join(format!("{}.vmcoreinfo", fixture.name));
+        let mut command = Command::new(tool("makedumpfile"));
+        command.arg("-g").arg(&info).arg("-x").arg(fixture.vmlinux());
+        let ran = run(&mut command, Duration::from_secs(600));
+        assert!(ran.status.success(), "{command:?}: {}\n{}\n{}", ran.status, ran.stdout, ran.stderr);
+        let options = ["--vmcoreinfo".as_ref(), info.as_os_str()];
+        let given = with_options(&fixture.vmcore, &format!("{}.given", fixture.name), &options);
+        let own = at_level(fixture, Format::Kdump, 31);
+        let frames = |cut: &Leveled| Kdump::open(&cut.path).frames();
+        findings.check(frames(&given) == frames(&own), "other pages", || given.report["output"].to_string());
+
+        let broken = without_note(fixture);
+        let alone = with_options(&broken, &format!("{}.alone", fixture.name), &options);
+        let (left, allowed) = (frames(&alone), frames(&own));
+        let lost = allowed.iter().find(|pfn| !left.contains(pfn));
+        findings.check(lost.is_none(), "lost without the note", || pages(fixture).say(*lost.unwrap()));
+        let level = &alone.report["level"];
+        let said = level["applied"] == 31 || level["reasons"].as_array().is_some_and(|r| !r.is_empty());
+        findings.check(said, "level", || level.to_string());
+        std::fs::remove_file(broken).unwrap();
     });
 }
 

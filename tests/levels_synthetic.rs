@@ -146,6 +146,52 @@ fn without_a_key_its_pages_are_kept() {
     }
 }
 
+/// Slabs keep a number of their own where other pages have their mapping: without a word on slabs no page is taken for a
+/// process's, and the level is not applied in full.
+#[test]
+fn without_a_word_on_slabs_processes_pages_are_kept() {
+    for (kernel, key) in [
+        (Kernel::V5_10, "NUMBER(PG_slab)"),
+        (Kernel::V6_10, "NUMBER(PAGE_SLAB_MAPCOUNT_VALUE)"),
+        (Kernel::V6_12, "NUMBER(PAGE_SLAB_MAPCOUNT_VALUE)"),
+        (Kernel::V7_1, "NUMBER(PAGE_SLAB_MAPCOUNT_VALUE)"),
+    ] {
+        let dump = machine(kernel).without_keys(vec![key]).build();
+        for level in [8, 31] {
+            let (report, out) = cut_with(&dump.bytes, &options(Format::Elf, level)).unwrap();
+            assert_eq!(report.level.applied, level & !8, "{kernel:?}");
+            assert!(report.warnings.iter().any(|w| w.contains(key)), "{kernel:?}: {:?}", report.warnings);
+            let frames = out.frames();
+            let allowed = dump.truth.excluded(level & !8);
+            let lost = dump.truth.dom0.keys().find(|p| !frames.contains(p) && !allowed.contains(p));
+            assert_eq!(lost, None, "{kernel:?}, level {level}");
+        }
+        let required = Options { require_level: true, ..options(Format::Elf, 31) };
+        assert!(cut_with(&dump.bytes, &required).is_err_and(|e| e.to_string().contains(key)));
+    }
+}
+
+/// What cannot be read is counted, page by page, and --require-level does not take it for nothing.
+#[test]
+fn what_is_kept_for_want_of_a_struct_page_is_counted() {
+    for (name, machine) in [
+        ("a page of them not mapped", machine(Kernel::V6_12)),
+        ("another not in the dump", machine(Kernel::V6_12).mem_map_absent(true)),
+        ("sections without a map", machine(Kernel::V6_12).section_bits(18)),
+        ("an old kernel", machine(Kernel::V3_18)),
+    ] {
+        let dump = machine.build();
+        let (report, _) = cut_with(&dump.bytes, &options(Format::Elf, 31)).unwrap();
+        let unknown = dump.truth.pages.values().filter(|k| **k == PageKind::Unknown).count() as u64;
+        let told = &report.memory_map;
+        // One of them can be read, but was never written; free blocks that cannot be make no sense either.
+        assert_eq!(told.unreadable, unknown - 1, "{name}: {told:?}");
+        assert!(told.odd > 1 && told.guarded > 0, "{name}: {told:?}");
+        let required = Options { require_level: true, ..options(Format::Elf, 31) };
+        assert!(cut_with(&dump.bytes, &required).is_err_and(|e| e.to_string().contains("struct pages")), "{name}");
+    }
+}
+
 /// Where there is no way to struct pages, all pages stay, and it is said.
 #[test]
 fn without_struct_pages_nothing_is_dropped() {

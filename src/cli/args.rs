@@ -59,8 +59,8 @@ pub struct Cut {
     /// -d 31.
     #[arg(long, value_name = "NAMES", conflicts_with = "level", value_parser = Level::named)]
     pub exclude: Option<Level>,
-    /// Fail if the level cannot be applied in full, because the kernel's VMCOREINFO or memory map is missing or damaged.
-    /// Otherwise there is a warning, and what cannot be told apart is kept.
+    /// Fail if the level cannot be applied in full, because the kernel's VMCOREINFO is missing, or any struct page cannot be
+    /// read. Otherwise there is a warning, and what cannot be told is kept.
     #[arg(long)]
     pub require_level: bool,
     /// Format of the output. Without it, a name that ends in .elf asks for ELF (but not with --compress), any other for
@@ -77,8 +77,8 @@ pub struct Cut {
     /// Overwrite OUT if it exists.
     #[arg(short, long)]
     pub force: bool,
-    /// dom0's VMCOREINFO, in a file as makedumpfile -g writes it (or a copy of the kernel's note), to be used instead of the
-    /// one in the dump.
+    /// dom0's VMCOREINFO, in a file as makedumpfile -g writes it (or a copy of the kernel's note), to be believed before the
+    /// one in the dump, which has the word on what it lacks: files of makedumpfile say nothing of page types.
     #[arg(short = 'i', long, value_name = "FILE")]
     pub vmcoreinfo: Option<PathBuf>,
     /// dom0's kernel with debugging information: symbols where its own kallsyms, and structure layouts where its own

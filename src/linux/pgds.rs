@@ -8,12 +8,14 @@
 use super::Kernel;
 use super::mm::MemMap;
 use super::mm::page::Verdict;
-use crate::units::{Pfn, VirtAddr};
+use crate::units::{Mfn, Pfn, VirtAddr};
 use crate::xen::paging::{PSE, frame};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Processes that are looked at, at most.
 const MOST_PGDS: usize = 1 << 20;
+/// Pages that may be tables which are looked at, at most: those of processes that are being made are few.
+const MOST_PAGES: usize = 1 << 20;
 /// L4 slots of a process's own half.
 const USER_SLOTS: u64 = 256;
 
@@ -42,6 +44,11 @@ pub fn unpinned(kernel: &Kernel<'_>, map: &MemMap<'_>, list: VirtAddr, known: &[
         }
         if !is_known(pfn) {
             found.add(kernel, map, &is_known, pfn, 4);
+            // Its twin for user mode, which only Xen uses (mmu_pv.c: xen_pgd_alloc).
+            let user = map.private(pfn).map(VirtAddr).filter(|va| va.in_page() == 0).and_then(|va| kernel.pfn(va));
+            if let Some(user) = user.filter(|user| found.tables.contains_key(&pfn) && !is_known(*user)) {
+                found.add(kernel, map, &is_known, user, 4);
+            }
         }
         node = next;
     }
@@ -58,13 +65,18 @@ pub struct Unpinned {
     pub processes: u64,
     /// Whether the list ended where it should not.
     pub broken: bool,
+    /// Pages that were looked at.
+    looked: BTreeSet<Pfn>,
 }
 
 impl Unpinned {
     fn add(&mut self, kernel: &Kernel<'_>, map: &MemMap<'_>, is_known: &impl Fn(Pfn) -> bool, pfn: Pfn, level: u8) {
+        if self.looked.len() >= MOST_PAGES || !self.looked.insert(pfn) {
+            return;
+        }
         // A table is the kernel's own page: what is free, cache or a process's was something else by now.
-        let kept = matches!(map.verdict(pfn), Some(Verdict::Kept));
-        let Some(mfn) = kernel.p2m().mfn(pfn).filter(|_| kept && !self.tables.contains_key(&pfn)) else { return };
+        let kept = |_: &Mfn| matches!(map.verdict(pfn), Some(Verdict::Kept));
+        let Some(mfn) = kernel.p2m().mfn(pfn).filter(kept) else { return };
         self.tables.insert(pfn, level);
         if level == 1 {
             return;

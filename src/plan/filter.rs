@@ -17,7 +17,7 @@ pub struct Excluded {
     pub pages: Bitmap,
     /// How many leave as what.
     pub by_class: BTreeMap<Class, u64>,
-    /// Kept: their struct page could not be read.
+    /// Kept: their struct page, or memory section, could not be read.
     pub unreadable: u64,
     /// Kept: their struct page makes no sense.
     pub odd: u64,
@@ -30,31 +30,36 @@ pub struct Excluded {
 struct Part {
     first: u64,
     out: Excluded,
+    /// Pages of the domain's memory that the section has.
+    memory: u64,
     /// Blocks that reach into later sections, cut at this one's end.
     beyond: Vec<Block>,
 }
 
-/// The memory that a part decides about.
-struct Ground<'a> {
-    p2m: &'a P2m,
-    /// PFNs that never leave, in order.
-    guard: &'a [Pfn],
+/// The memory of a section; bits count from its first PFN.
+struct Ground {
+    /// The domain's memory, but for the guard.
+    memory: Bitmap,
+    /// The domain's memory that never leaves.
+    guard: Bitmap,
 }
 
 /// Decides about all pages. `guard` has the PFNs that never leave, in order.
 pub fn exclude(map: &MemMap<'_>, p2m: &P2m, guard: &[Pfn], level: Level) -> Excluded {
-    let ground = Ground { p2m, guard };
     let sections: Vec<_> = map.sections.iter().collect();
     let size = 1_u64 << map.sections.shift;
     let parts = sections.par_iter().map(|section| {
         let first = section.number << map.sections.shift;
-        let mut part =
-            Part { first, out: Excluded { pages: Bitmap::new(size), ..Excluded::default() }, beyond: Vec::new() };
+        let mut out = Excluded { pages: Bitmap::new(size), ..Excluded::default() };
+        let (mut memory, mut beyond) = (0, Vec::new());
         // Where the section has memory, in whole batches.
-        let runs = ground.runs(first, size);
-        let (Some(start), Some(end)) = (runs.first().map(|r| r.0), runs.last().map(|r| r.0 + r.1)) else { return part };
-        let range = (Pfn((start & !511).max(first)), Pfn(end.next_multiple_of(512).min(first + size)));
-        let mut doubtful = Vec::new();
+        let (Some(start), Some(end)) = (runs(p2m, first, size).next(), runs(p2m, first, size).last()) else {
+            return Part { first, out, memory, beyond };
+        };
+        let ground = Ground::new(p2m, guard, first, size);
+        memory += runs(p2m, first, size).map(|r| r.1).sum::<u64>();
+        let (start, end) = (start.0 & !511, (end.0 + end.1).next_multiple_of(512));
+        let range = (Pfn(start.max(first)), Pfn(end.min(first + size)));
         map.scan(
             *section,
             range,
@@ -62,26 +67,21 @@ pub fn exclude(map: &MemMap<'_>, p2m: &P2m, guard: &[Pfn], level: Level) -> Excl
             |finding| match finding {
                 Finding::Block(block) => {
                     let inside = block.pages.min(first + size - block.pfn.0);
-                    ground.take(&mut part.out, first, Block { pages: inside, ..block });
+                    ground.take(&mut out, block.pfn.0 - first, inside, block.class, 0);
                     if inside < block.pages {
-                        part.beyond.push(Block { pfn: Pfn(first + size), pages: block.pages - inside, ..block });
+                        beyond.push(Block { pfn: Pfn(first + size), pages: block.pages - inside, ..block });
                     }
                 }
-                Finding::Unreadable(pfn) => doubtful.push((pfn, true)),
-                Finding::Odd(pfn) => doubtful.push((pfn, false)),
+                Finding::Unreadable(pfn) => out.unreadable += u64::from(ground.has(pfn.0 - first)),
+                Finding::Odd(pfn) => out.odd += u64::from(ground.has(pfn.0 - first)),
             },
         );
-        for (_, unreadable) in doubtful.into_iter().filter(|(pfn, _)| p2m.mfn(*pfn).is_some()) {
-            if unreadable {
-                part.out.unreadable += 1;
-            } else {
-                part.out.odd += 1;
-            }
-        }
-        part
+        Part { first, out, memory, beyond }
     });
     let parts: Vec<Part> = parts.collect();
     let mut all = Excluded { pages: Bitmap::new(p2m.end().0), ..Excluded::default() };
+    // Memory in sections that could not be read.
+    all.unreadable = p2m.pages().saturating_sub(parts.iter().map(|p| p.memory).sum());
     let mut beyond = Vec::new();
     for part in parts {
         all.pages.union_at(part.first, &part.out.pages);
@@ -91,42 +91,58 @@ pub fn exclude(map: &MemMap<'_>, p2m: &P2m, guard: &[Pfn], level: Level) -> Excl
         all.guarded += part.out.guarded;
         beyond.extend(part.beyond);
     }
-    beyond.into_iter().for_each(|block| ground.take(&mut all, 0, block));
+    for block in beyond {
+        let end = block.pfn.0 + block.pages;
+        for first in (block.pfn.0..end).step_by(size as usize) {
+            let ground = Ground::new(p2m, guard, first, size);
+            ground.take(&mut all, 0, size.min(end - first), block.class, first);
+        }
+    }
     all
 }
 
-impl Ground<'_> {
-    /// The domain's memory among `count` PFNs from `first` on: PFN and number of each run.
-    fn runs(&self, first: u64, count: u64) -> Vec<(u64, u64)> {
-        let end = first.saturating_add(count);
-        let runs = self.p2m.runs();
-        let from = runs.partition_point(|r: &Run| r.pfn.0 + r.len <= first);
-        let inside = runs.get(from..).unwrap_or_default().iter().take_while(|r| r.pfn.0 < end);
-        inside
-            .map(|r| {
-                let (a, b) = (r.pfn.0.max(first), (r.pfn.0 + r.len).min(end));
-                (a, b - a)
-            })
-            .collect()
-    }
+/// The domain's memory among `count` PFNs from `first` on: PFN and number of each run.
+fn runs(p2m: &P2m, first: u64, count: u64) -> impl Iterator<Item = (u64, u64)> {
+    let end = first.saturating_add(count);
+    let from = p2m.runs().partition_point(|r: &Run| r.pfn.0 + r.len <= first);
+    let inside = p2m.runs().get(from..).unwrap_or_default().iter().take_while(move |r| r.pfn.0 < end);
+    inside.map(move |r| {
+        let (a, b) = (r.pfn.0.max(first), (r.pfn.0 + r.len).min(end));
+        (a, b - a)
+    })
+}
 
-    /// Takes the pages of a block out, but for those that are no memory, are out already, or never leave. Bit 0 of `out`
-    /// is the PFN `base`.
-    fn take(&self, out: &mut Excluded, base: u64, block: Block) {
-        let mut taken = 0;
-        for (mut at, count) in self.runs(block.pfn.0, block.pages) {
-            let end = at + count;
-            let next = self.guard.partition_point(|g| g.0 < at);
-            let kept = self.guard.get(next..).unwrap_or_default().iter().map(|g| g.0).take_while(|g| *g < end);
-            for stop in kept.chain([end]) {
-                taken += (stop - at) - out.pages.count_range(at - base, stop - at);
-                out.pages.set_range(at - base, stop - at);
-                out.guarded += u64::from(stop < end);
-                at = (stop + 1).min(end);
+impl Ground {
+    fn new(p2m: &P2m, guard: &[Pfn], first: u64, size: u64) -> Self {
+        let mut ground = Self { memory: Bitmap::new(size), guard: Bitmap::new(size) };
+        runs(p2m, first, size).for_each(|(pfn, count)| ground.memory.set_range(pfn - first, count));
+        let from = guard.partition_point(|g| g.0 < first);
+        for pfn in guard.get(from..).unwrap_or_default().iter().take_while(|g| g.0 < first + size) {
+            if ground.memory.get(pfn.0 - first) {
+                ground.memory.clear(pfn.0 - first);
+                ground.guard.set(pfn.0 - first);
             }
         }
+        ground
+    }
+
+    fn has(&self, at: u64) -> bool {
+        self.memory.get(at) || self.guard.get(at)
+    }
+
+    /// Takes `count` pages from `at` on out, but for those that are no memory, are out already, or never leave. Bit 0 of
+    /// this ground is bit `base` of `out`.
+    fn take(&self, out: &mut Excluded, at: u64, count: u64, class: Class, base: u64) {
+        let end = at + count;
+        let (mut next, mut taken) = (at, 0);
+        while let Some(start) = self.memory.find(true, next, end) {
+            next = self.memory.find(false, start, end).unwrap_or(end);
+            taken += (next - start) - out.pages.count_range(base + start, next - start);
+            out.pages.set_range(base + start, next - start);
+        }
+        out.guarded += self.guard.count_range(at, count);
         if taken > 0 {
-            *out.by_class.entry(block.class).or_default() += taken;
+            *out.by_class.entry(class).or_default() += taken;
         }
     }
 }

@@ -101,6 +101,9 @@ impl<'a> Plan<'a> {
         let mut doubts = Vec::new();
         for mark in marks {
             match kernel.pfn(mark.va) {
+                Some(pfn) if self.excluded.pages.get(pfn.0) => {
+                    doubts.push(format!("{} at {} is on a page that the level leaves out", mark.name, mark.va));
+                }
                 Some(pfn) => self.patches.push(Patch { pfn, at: mark.va.in_page(), mark }),
                 None => {
                     doubts.push(format!("{} at {} is not in the domain's own memory and was left", mark.name, mark.va))

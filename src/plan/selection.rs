@@ -41,6 +41,18 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Why the level could not be applied in full, if it could not.
+    pub fn shortfall(&self, asked: Level) -> Option<String> {
+        let unreadable = self.excluded.unreadable;
+        if self.applied != asked {
+            Some(self.reasons.join("; "))
+        } else {
+            (unreadable > 0).then(|| format!("the struct pages of {unreadable} pages cannot be read"))
+        }
+    }
+}
+
+impl Selection {
     /// Chooses at `level`.
     pub fn make(known: &Known<'_>, p2m: &P2m, level: Level) -> Self {
         let by_xen = |t: &(Pfn, u8)| Table { pfn: t.0, level: t.1, by_xen: true };
@@ -79,7 +91,13 @@ impl Selection {
     /// Adds the tables of processes that were being made.
     fn unpinned(&mut self, known: &Known<'_>, map: &MemMap<'_>, p2m: &P2m) {
         let list = known.names.and_then(|n| n.get("pgd_list"));
-        let (Some(kernel), Some(list)) = (known.kernel, list) else { return };
+        let (Some(kernel), Some(list)) = (known.kernel, list) else {
+            self.doubts.push(
+                "pgd_list was not found; page tables of processes that were being made or ended keep machine frames"
+                    .into(),
+            );
+            return;
+        };
         let found = pgds::unpinned(kernel, map, list, &p2m.tables);
         self.processes = found.processes;
         if found.broken {
@@ -96,9 +114,11 @@ impl Selection {
     fn guard(&self, known: &Known<'_>, p2m: &P2m) -> Vec<Pfn> {
         let start_info = known.landmarks.start_info.and_then(|va| known.kernel?.pfn(va));
         let note = known.found.map(|f| f.pages.as_slice()).unwrap_or_default();
+        let other_notes = known.landmarks.notes.iter().filter_map(|va| known.kernel?.pfn(*va));
         let tree = p2m.tree.iter().filter_map(|mfn| p2m.pfn(*mfn));
         let tables = self.tables.iter().map(|t| t.pfn);
-        let mut all: Vec<Pfn> = tables.chain(tree).chain(start_info).chain(note.iter().copied()).collect();
+        let mut all: Vec<Pfn> =
+            tables.chain(tree).chain(start_info).chain(note.iter().copied()).chain(other_notes).collect();
         all.sort_unstable();
         all.dedup();
         all

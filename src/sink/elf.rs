@@ -4,7 +4,8 @@
 //! addresses besides, with the same data, so that gdb finds the variables of a vmlinux. `p_align` is 0: with any other value
 //! crash takes the file for a netdump and dies on QEMU's notes. `p_vaddr` is the address in the kernel's direct map, or image.
 //! Zero pages at the end of a PT_LOAD are `p_memsz` beyond `p_filesz`; ones in the middle of data are holes of the
-//! file. More than 65,534 headers are counted in section header 0 (PN_XNUM).
+//! file. More than 65,534 headers are counted in section header 0 (PN_XNUM). Pages that the dump level leaves out are in no
+//! PT_LOAD, so their number, and the memory for them (about 140 bytes each), grows with how scattered these pages are.
 
 use super::notes::NoteBlob;
 use super::{Output, Written};

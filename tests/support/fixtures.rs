@@ -190,3 +190,16 @@ fn unpack_sparse(from: &Path, to: &Path) {
     }
     out.set_len(len).unwrap();
 }
+
+/// A copy of the dump in which every VMCOREINFO note of a kernel's is overwritten.
+pub(crate) fn without_note(fixture: &Fixture) -> PathBuf {
+    let path = scratch().join(format!("{}.broken", fixture.name));
+    let mut bytes = std::fs::read(&fixture.vmcore).unwrap();
+    let note = b"VMCOREINFO\0\0OSRELEASE=";
+    let starts = (0..bytes.len() - note.len()).step_by(4).filter(|at| bytes[*at..].starts_with(note));
+    let places: Vec<usize> = starts.collect();
+    assert!(!places.is_empty(), "{}: no note to overwrite", fixture.name);
+    places.into_iter().for_each(|at| bytes[at..at + note.len()].fill(b'?'));
+    std::fs::write(&path, bytes).unwrap();
+    path
+}

@@ -4,7 +4,8 @@ use super::fixtures::Fixture;
 use super::tools::{run, scratch};
 use serde_json::Value;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -32,16 +33,17 @@ pub(crate) fn at_level(fixture: &Fixture, format: Format, level: u8) -> Arc<Leve
     let mut cuts = CUTS.lock().unwrap_or_else(|e| e.into_inner());
     let slot = cuts.get_or_insert_default().entry(key).or_default().clone();
     drop(cuts);
-    slot.get_or_init(|| Arc::new(cut(fixture, format, level))).clone()
+    let number = level.to_string();
+    let options = ["-d", &number, if format == Format::Elf { "-E" } else { "--format=kdump" }].map(OsStr::new);
+    let name = format!("{format:?}.{level}");
+    slot.get_or_init(|| Arc::new(with_options(&fixture.vmcore, &format!("{}.{name}", fixture.name), &options))).clone()
 }
 
-fn cut(fixture: &Fixture, format: Format, level: u8) -> Leveled {
-    let path = scratch().join(format!("{}.{format:?}.{level}", fixture.name));
+/// A dump cut with these options, to a file of this name.
+pub(crate) fn with_options(vmcore: &Path, name: &str, options: &[&OsStr]) -> Leveled {
+    let path = scratch().join(name);
     let mut command = Command::new(env!("CARGO_BIN_EXE_xdump-cut"));
-    command.args(["-d", &level.to_string(), "--report", "json"]).arg(&fixture.vmcore).arg(&path);
-    if format == Format::Elf {
-        command.arg("-E");
-    }
+    command.args(["-f", "--report", "json"]).args(options).arg(vmcore).arg(&path);
     let ran = run(&mut command, Duration::from_secs(300));
     assert!(ran.status.success(), "{command:?}: {}\n{}\n{}", ran.status, ran.stdout, ran.stderr);
     let report = serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {}", ran.stdout));

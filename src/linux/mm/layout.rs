@@ -97,6 +97,8 @@ pub enum Slab {
     Type(PageType),
     /// These flags.
     Flag(u64),
+    /// Not at all: no page is taken for anonymous memory, since slabs keep a number of their own where `mapping` is.
+    Untold,
 }
 
 /// The layout of `struct page`. Offsets are in bytes from its start; flags are masks of `flags`.
@@ -126,7 +128,7 @@ pub struct Layout {
     pub slab: Slab,
     /// Free pages of the buddy allocator.
     pub buddy: Option<PageType>,
-    /// Orders that a buddy block can have: less than this.
+    /// Orders that a buddy block can have: less than this. No block is larger than a memory section.
     pub orders: u64,
     /// PageOffline.
     pub offline: Option<PageType>,
@@ -134,7 +136,7 @@ pub struct Layout {
     pub lru_flag: u64,
     /// With private data, such as buffers.
     pub private_flag: u64,
-    /// In the swap cache; the same bit has other meanings.
+    /// In the swap cache; the same bit has other meanings. 0 where these cannot be told apart.
     pub swapcache: u64,
     /// What must be set besides `swapcache` for it to mean just that: 0 where the bit has no other meaning.
     pub swapbacked: u64,
@@ -175,13 +177,17 @@ impl Layout {
         };
         let swapcache = needed("PG_swapcache")?;
         let private_flag = needed("PG_private")?;
-        let head = info.number("PG_head_mask").map_or(OLD_HEAD, |n| n as u64);
+        let head = match info.number("PG_head_mask").map(|n| n as u64) {
+            Some(mask) if mask.is_power_of_two() => mask,
+            None if release < (4, 4) => OLD_HEAD,
+            _ => 0,
+        };
         let tail = match word {
             Some(at) => Tail::Word(at),
             // The word is the first of lru; its key came with 4.7.
             None if release >= (4, 4) => Tail::Word(lru),
             // PG_tail stood between PG_head and PG_swapcache.
-            None if swapcache == head << 2 => Tail::Flag(head << 1),
+            None if head != 0 && swapcache == head << 2 => Tail::Flag(head << 1),
             None => Tail::Untold,
         };
         let hugetlb_type = kind("PAGE_HUGETLB_MAPCOUNT_VALUE");
@@ -219,14 +225,17 @@ impl Layout {
         };
         let slab = match (kind("PAGE_SLAB_MAPCOUNT_VALUE"), flag("PG_slab")) {
             (Some(kind), _) => Slab::Type(kind),
-            (None, flag) => Slab::Flag(flag.unwrap_or(1 << 7)),
+            (None, Some(flag)) => Slab::Flag(flag),
+            (None, None) => Slab::Untold,
         };
-        let swapbacked = match flag("PG_swapbacked") {
-            Some(flag) => flag,
+        let (swapcache, swapbacked) = match flag("PG_swapbacked") {
+            Some(flag) => (swapcache, flag),
+            // A flag of its own, behind PG_private.
+            None if swapcache > private_flag => (swapcache, 0),
             // From 4.10 on the bit is also PG_owner_priv_1, which PV sets on pinned page tables; before PG_swapbacked was
             // told it stood six bits above PG_private.
-            None if swapcache < private_flag => private_flag << 6,
-            None => 0,
+            None if release < (4, 20) && private_flag < 1 << 58 => (swapcache, private_flag << 6),
+            None => (0, 0),
         };
         Ok(Self {
             size: second,
@@ -254,8 +263,15 @@ impl Layout {
 
     /// Why pages of a class cannot be told in this kernel, if they cannot.
     pub fn gap(&self, class: Class) -> Option<&'static str> {
-        (class == Class::Free && self.buddy.is_none())
-            .then_some("NUMBER(PAGE_BUDDY_MAPCOUNT_VALUE) is not in VMCOREINFO")
+        match class {
+            Class::Free if self.buddy.is_none() => {
+                Some("NUMBER(PAGE_BUDDY_MAPCOUNT_VALUE) is not in VMCOREINFO, so free pages cannot be told")
+            }
+            Class::User if self.slab == Slab::Untold => Some(
+                "neither NUMBER(PAGE_SLAB_MAPCOUNT_VALUE) nor NUMBER(PG_slab) is in VMCOREINFO, so processes' pages cannot be told from slabs",
+            ),
+            _ => None,
+        }
     }
 }
 

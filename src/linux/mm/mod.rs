@@ -60,7 +60,14 @@ pub struct MemMap<'a> {
     pub layout: Layout,
     /// Where they stand.
     pub sections: Sections,
+    /// The different bases of sections: one, with a virtual memory map.
+    bases: Vec<VirtAddr>,
 }
+
+/// MAX_ORDER of every x86_64 kernel that nobody changed.
+const USUAL_ORDERS: u64 = 11;
+/// Bases that are tried to find the PFN of a struct page.
+const MOST_BASES: usize = 16;
 
 impl<'a> MemMap<'a> {
     /// Finds them.
@@ -68,20 +75,32 @@ impl<'a> MemMap<'a> {
     /// # Errors
     /// What is missing.
     pub fn open(kernel: &'a Kernel<'a>, info: &Vmcoreinfo, free_huge_page: Option<VirtAddr>) -> Result<Self, String> {
-        let layout = Layout::new(info, free_huge_page)?;
+        let mut layout = Layout::new(info, free_huge_page)?;
         let sections = Sections::read(kernel, info)?;
-        Ok(Self { kernel, layout, sections })
+        layout.orders = layout.orders.min(u64::from(sections.shift + 1).max(USUAL_ORDERS));
+        let mut bases: Vec<VirtAddr> = sections.iter().map(|s| s.base).collect();
+        bases.sort_unstable();
+        bases.dedup();
+        bases.truncate(MOST_BASES);
+        Ok(Self { kernel, layout, sections, bases })
     }
 
     /// The PFN whose struct page begins at `va`.
     pub fn pfn(&self, va: VirtAddr) -> Option<Pfn> {
-        // With a virtual memory map all sections have one base, so the first that fits is right.
-        self.sections.iter().find_map(|section| {
-            let into = va.0.checked_sub(section.base.0)?;
+        self.bases.iter().find_map(|base| {
+            let into = va.0.checked_sub(base.0)?;
             let size = self.layout.size as u64;
             let pfn = Pfn(into / size);
-            (into % size == 0 && pfn.0 >> self.sections.shift == section.number).then_some(pfn)
+            let section = self.sections.get(pfn.0 >> self.sections.shift).filter(|s| s.base == *base);
+            section.filter(|_| into.is_multiple_of(size)).map(|_| pfn)
         })
+    }
+
+    /// `private` of the struct page of `pfn`.
+    pub fn private(&self, pfn: Pfn) -> Option<u64> {
+        let section = self.sections.get(pfn.0 >> self.sections.shift)?;
+        let into = pfn.0.checked_mul(self.layout.size as u64)?.checked_add(self.layout.private as u64)?;
+        self.kernel.space.read_u64("a struct page", section.base.checked_add(into)?).ok()
     }
 
     /// What the struct page of `pfn` says; `None` if it cannot be read.

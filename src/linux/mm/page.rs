@@ -62,6 +62,9 @@ impl<'a> StructPage<'a> {
             return Verdict::Block(Class::Offline, 1);
         }
         let anon = !slab && self.word(self.layout.mapping).is_some_and(|m| m & ANON != 0);
+        if anon && self.layout.slab == Slab::Untold {
+            return Verdict::Kept;
+        }
         let hugetlb = self.is_hugetlb();
         if self.is_cache() && !anon {
             let private = self.flags & self.layout.private_flag != 0;
@@ -91,6 +94,7 @@ impl<'a> StructPage<'a> {
         match self.layout.slab {
             Slab::Type(kind) => kind.is(self.mapcount),
             Slab::Flag(flag) => self.flags & flag != 0,
+            Slab::Untold => false,
         }
     }
 
@@ -101,7 +105,8 @@ impl<'a> StructPage<'a> {
         self.flags & l.lru_flag != 0 || swapcache
     }
 
-    fn is_head(&self) -> bool {
+    /// Whether it says that it is the first of a compound page.
+    pub fn is_head(&self) -> bool {
         self.flags & self.layout.head != 0
     }
 

@@ -44,6 +44,9 @@ impl MemMap<'_> {
         let size = self.layout.size;
         let mut bytes = Vec::new();
         let mut next = first.0;
+        // The end of a compound page that stays. From 5.18 to 7.0 a hugetlb page repeats its head's struct page in its tails'
+        // place: what that says of bad memory is said of the head only.
+        let mut inside = 0;
         while next < end.0 {
             let (start, upto) = (next, ((next / BATCH + 1) * BATCH).min(end.0));
             bytes.resize((upto - start) as usize * size, 0);
@@ -56,16 +59,20 @@ impl MemMap<'_> {
                     continue;
                 }
                 let Some(page) = bytes.get(at..).and_then(|b| StructPage::new(&self.layout, b)) else { continue };
-                match page.verdict(pfn) {
+                let verdict = page.verdict(pfn);
+                match verdict {
                     Verdict::Block(class, pages) if drop(class) => {
                         each(Finding::Block(Block { pfn, pages, class }));
                         next = pfn.0 + pages;
                     }
-                    _ if page.is_poisoned() && drop(Class::HwPoison) => {
+                    _ if page.is_poisoned() && drop(Class::HwPoison) && !(page.is_head() && pfn.0 < inside) => {
                         each(Finding::Block(Block { pfn, pages: 1, class: Class::HwPoison }));
                     }
                     Verdict::Odd => each(Finding::Odd(pfn)),
                     Verdict::Block(..) | Verdict::Kept | Verdict::Tail => {}
+                }
+                if let Verdict::Block(_, pages) = verdict {
+                    inside = inside.max(pfn.0 + pages);
                 }
             }
         }

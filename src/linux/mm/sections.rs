@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 const USABLE: u64 = 3;
 const FLAGS: u64 = PAGE_BYTES - 1;
 /// SECTION_SIZE_BITS that make sense: 27 on x86_64.
-const BITS: std::ops::RangeInclusive<u32> = 18..=34;
+const BITS: std::ops::RangeInclusive<u32> = 18..=28;
 
 /// A section's memory map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,112 @@
+//! Guests of a crashed host, cut out and opened: each has what it said of itself before the end.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use support::crash::ask;
+use support::dump::open;
+use support::fixtures::Fixture;
+use support::tools::{run, scratch};
+use support::{Findings, on_each_fixture, sha256};
+
+/// A guest by its own word on the console: `LAB-domu1: READY MemTotal: 30912 kB DIGEST  -`.
+struct Guest {
+    name: String,
+    total: String,
+    digest: String,
+}
+
+fn guests(fixture: &Fixture) -> Vec<Guest> {
+    let ready = |line: &str| {
+        let (name, rest) = line.strip_prefix("LAB-")?.split_once(": READY MemTotal:")?;
+        let (total, rest) = rest.trim().split_once(" kB ")?;
+        let digest = rest.split_whitespace().next()?;
+        Some(Guest { name: name.into(), total: total.into(), digest: digest.into() })
+    };
+    let mut all: Vec<Guest> = fixture.console.lines().filter_map(ready).collect();
+    all.dedup_by(|a, b| a.name == b.name);
+    all
+}
+
+/// All domains of the fixture, cut with these options: outputs by name, `dom0` for domain 0.
+fn cut_all(fixture: &Fixture, name: &str, options: &[&str]) -> BTreeMap<String, PathBuf> {
+    let folder = scratch().join(format!("{}.{name}", fixture.name));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xdump-cut"));
+    command.args(["-f", "--all-domains"]).args(options).arg(&fixture.vmcore).arg(&folder);
+    let ran = run(&mut command, Duration::from_secs(300));
+    assert!(ran.status.success(), "{command:?}: {}\n{}\n{}", ran.status, ran.stdout, ran.stderr);
+    let entries = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path());
+    let named = |path: PathBuf| {
+        let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
+        (stem.split_once('-').map_or(stem.clone(), |(_, name)| name.to_string()), path)
+    };
+    entries.map(named).collect()
+}
+
+fn on_each_guest(name: &str, options: &[&str], check: impl Fn(&Fixture, &Guest, &Path, &mut Findings)) {
+    on_each_fixture(|fixture, findings| {
+        let outputs = cut_all(fixture, name, options);
+        let guests = guests(fixture);
+        assert!(!guests.is_empty(), "{}: no guest says READY", fixture.name);
+        findings.check(outputs.len() == guests.len() + 1, "outputs", || format!("{outputs:?}"));
+        for guest in guests {
+            let Some(output) = outputs.get(&guest.name) else {
+                findings.add("guest without an output", guest.name.clone());
+                continue;
+            };
+            check(fixture, &guest, output, findings);
+        }
+    });
+}
+
+/// The file of pages that the guest made and printed the SHA-256 of is in its memory, byte for byte, and no other
+/// domain's page is.
+#[test]
+fn a_guests_pages_are_its_own() {
+    for (name, options) in [("pages.kdump", &["-d", "1"][..]), ("pages.elf", &["-d", "1", "-E"])] {
+        on_each_guest(name, options, |_, guest, output, findings| {
+            let dump = open(output);
+            let mut pages = BTreeMap::new();
+            for frame in dump.frames() {
+                let page = dump.page(frame).unwrap();
+                let Some(rest) = page.strip_prefix(b"LAB-") else { continue };
+                let text: String = rest.iter().take(40).map(|b| char::from(*b)).collect();
+                let Some((owner, number)) = text.split_once("-PAGE-") else { continue };
+                findings.check(owner == guest.name, "another domain's page", || format!("{}: {text}", guest.name));
+                if let Ok(number) = number[..8].parse::<u64>() {
+                    pages.insert(number, page);
+                }
+            }
+            let file: Vec<u8> = pages.values().flat_map(|p| p.iter().copied()).collect();
+            let digest = sha256::hex(&file);
+            findings.check(digest == guest.digest, "digest", || {
+                format!("{}: {} pages, {digest}, and the guest said {}", guest.name, pages.len(), guest.digest)
+            });
+        });
+    }
+}
+
+/// crash sees the guest's own memory size and its first process, and its log tells of the guest.
+#[test]
+fn crash_opens_guests() {
+    for (name, options) in [("crash.kdump", &[][..]), ("crash.elf", &["-E"])] {
+        on_each_guest(name, options, |fixture, guest, output, findings| {
+            let session = ask(fixture.vmlinux(), output, &["sys", "ps", "bt -a", "log", "kmem -i"]);
+            let init = session.processes("ps").into_iter().find(|p| p.pid == 1);
+            findings.check(init.is_some_and(|p| p.comm == "init"), "init", || session.answer("ps").to_string());
+            let log = session.answer("log");
+            let own = format!("lab.name={}", guest.name);
+            findings.check(log.contains(&own), "log", || format!("{}: {log:.300}", guest.name));
+            let total = session.answer("kmem -i").lines().find_map(|l| l.trim_start().strip_prefix("TOTAL MEM"));
+            let pages = total.and_then(|t| t.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0);
+            findings.check((pages * 4).to_string() == guest.total, "TOTAL MEM", || {
+                format!("{}: {} kB, and it said {}", guest.name, pages * 4, guest.total)
+            });
+            findings.check(!session.traces("bt -a").is_empty(), "bt -a", || session.answer("bt -a").to_string());
+        });
+    }
+}
