@@ -39,6 +39,12 @@ pub(crate) struct Process {
 
 /// Asks crash; every answer stands behind a mark of its own.
 pub(crate) fn ask(vmlinux: &Path, dump: &Path, commands: &[&str]) -> Session {
+    ask_with(&[], vmlinux, dump, commands)
+        .unwrap_or_else(|said| panic!("crash did not open {}:\n{said}", dump.display()))
+}
+
+/// The same with options of crash's; what it said, if it did not open the dump.
+pub(crate) fn ask_with(options: &[&str], vmlinux: &Path, dump: &Path, commands: &[&str]) -> Result<Session, String> {
     let mut script = String::new();
     for command in commands {
         script += &format!("gdb echo @@@ {command}\\n\n{command}\n");
@@ -46,16 +52,18 @@ pub(crate) fn ask(vmlinux: &Path, dump: &Path, commands: &[&str]) -> Session {
     let input = scratch().join(format!("{}.{}.crash", dump.file_name().unwrap().to_string_lossy(), commands.len()));
     std::fs::write(&input, script + "exit\n").unwrap();
     let mut command = Command::new(tool("crash"));
-    command.args(["--no_scroll", "-s"]).arg(vmlinux).arg(dump).arg("-i").arg(&input);
+    command.args(["--no_scroll", "-s"]).args(options).arg(vmlinux).arg(dump).arg("-i").arg(&input);
     command.env("HOME", scratch()); // nobody's .crashrc
     let ran = run(&mut command, Duration::from_secs(240));
-    assert!(ran.status.success(), "{command:?}: {}\n{}\n{}", ran.status, ran.stdout, ran.stderr);
+    if !ran.status.success() {
+        return Err(ran.stdout + &ran.stderr);
+    }
     let mut answers = HashMap::new();
     for part in ran.stdout.split("@@@ ").skip(1) {
         let (command, answer) = part.split_once('\n').unwrap_or((part, ""));
         answers.insert(command.trim().to_string(), answer.to_string());
     }
-    Session { answers, all: ran.stdout + &ran.stderr }
+    Ok(Session { answers, all: ran.stdout + &ran.stderr })
 }
 
 /// Pages of the fixture that are zero, for reading them: the first, one in the middle, the last.

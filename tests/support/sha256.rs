@@ -35,8 +35,18 @@ fn block(h: &mut [u32; 8], chunk: &[u8]) {
     }
 }
 
-/// The first eight bytes of the hash, big endian: the 16 hex digits that `truth.tsv` gives.
+/// The first 16 hex digits, as a number.
 pub(crate) fn first_16_digits(data: &[u8]) -> u64 {
+    let h = digest(data);
+    u64::from(h[0]) << 32 | u64::from(h[1])
+}
+
+/// All 64 hex digits.
+pub(crate) fn hex(data: &[u8]) -> String {
+    digest(data).iter().map(|word| format!("{word:08x}")).collect()
+}
+
+fn digest(data: &[u8]) -> [u32; 8] {
     let mut h = [0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19];
     let mut chunks = data.chunks_exact(64);
     for chunk in &mut chunks {
@@ -47,5 +57,5 @@ pub(crate) fn first_16_digits(data: &[u8]) -> u64 {
     tail.resize((tail.len() + 8).next_multiple_of(64) - 8, 0);
     tail.extend((data.len() as u64 * 8).to_be_bytes());
     tail.chunks_exact(64).for_each(|chunk| block(&mut h, chunk));
-    u64::from(h[0]) << 32 | u64::from(h[1])
+    h
 }
