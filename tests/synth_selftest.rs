@@ -199,6 +199,9 @@ fn hypervisors() {
         run(&format!("{xen:?}"), Machine::new().xen(xen).domus(2));
         run(&format!("{xen:?}, BIGMEM"), Machine::new().layout(XenLayout { bigmem: true, ..XenLayout::of(xen) }));
     }
+    let bigmem = XenLayout { bigmem: true, ..XenLayout::of(Xen::V4_20) };
+    let dump = run("BIGMEM, 32 TiB", Machine::new().layout(bigmem).high(vec![TIB, 32 * TIB]));
+    assert!(dump.truth.domains.iter().any(|(_, va)| va - 0xffff_8480_0000_0000 > 1 << 44));
     for pdx in [Pdx::None, Pdx::Mask, Pdx::Offset] {
         for leaves in [Leaves::Small, Leaves::Large, Leaves::Huge] {
             let high = vec![GIB_64 + 0x8_0000, TIB + 0x4_0000];

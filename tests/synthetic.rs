@@ -143,6 +143,13 @@ fn bigmem_builds() {
     }
 }
 
+fn physical_cpus(machine: Machine) -> Vec<PhysicalCpu> {
+    let dump = machine.build();
+    let mut core = Vmcore::parse(&dump.bytes).unwrap();
+    let mem = MachineMemory::new(&dump.bytes, core.take_segments(dump.bytes.len() as u64));
+    xdump_cut::xen::cpu::cpus(&Host::open(&mem, &core).unwrap())
+}
+
 #[test]
 fn physical_cpus_and_the_one_that_crashed() {
     for xen in Xen::ALL {
@@ -158,18 +165,17 @@ fn physical_cpus_and_the_one_that_crashed() {
             (0..).zip(vcpus).map(cpu).collect::<Vec<_>>()
         };
         for crashed in 0..4 {
-            let (report, _) = cut_elf(&of().crashed_cpu(crashed).build()).unwrap();
-            assert_eq!(report.cpus, cpus(Some(crashed as u32)), "{xen:?}");
+            assert_eq!(physical_cpus(of().crashed_cpu(crashed)), cpus(Some(crashed as u32)), "{xen:?}");
         }
-        let (report, _) = cut_elf(&of().crash_like_stop(true).build()).unwrap();
-        assert_eq!(report.cpus, cpus(None), "{xen:?}");
-        // What did not answer did not crash.
-        let (report, _) = cut_elf(&of().silent_cpu(Some(2)).crashed_cpu(3).build()).unwrap();
-        assert_eq!(
-            report.cpus.iter().map(|c| (c.id, c.crashed)).collect::<Vec<_>>(),
-            [(0, false), (1, false), (3, true)]
-        );
+        assert_eq!(physical_cpus(of().crash_like_stop(true)), cpus(None), "{xen:?}");
+        // What did not answer did not crash; its note is missing or all zeros.
+        for zeros in [false, true] {
+            let found = physical_cpus(of().silent_cpu(Some(2)).silent_zeros(zeros).crashed_cpu(3));
+            assert_eq!(found, [0, 1, 3].map(|i| cpus(Some(3))[i]), "{xen:?}");
+        }
     }
+    let report = check("zeros", &Machine::new().pcpus(3).silent_cpu(Some(2)).silent_zeros(true).build());
+    assert!(report.cpus[0].crashed && report.warnings.is_empty(), "{:?}", report.warnings);
 }
 
 #[test]

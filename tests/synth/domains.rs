@@ -236,8 +236,13 @@ pub fn fill_cpus(w: &mut World) -> Vec<Cpu> {
     }
     let idle = w.domains.len() - 1;
     let all: Vec<Cpu> = (0..w.o.pcpus).map(|cpu| fill_stack(w, cpu, idle, &mut rng)).collect();
-    let silent = w.o.silent_cpu;
-    all.into_iter().enumerate().filter(|(cpu, _)| Some(*cpu) != silent).map(|c| c.1).collect()
+    let (silent, zeros) = (w.o.silent_cpu, w.o.silent_zeros);
+    let answered = |(n, cpu): (usize, Cpu)| match Some(n) == silent {
+        true if zeros => Some(Cpu { rsp: 0, rip: 0, cr3: 0 }),
+        true => None,
+        false => Some(cpu),
+    };
+    all.into_iter().enumerate().filter_map(answered).collect()
 }
 
 fn fill_stack(w: &mut World, cpu: usize, idle: usize, rng: &mut Rng) -> Cpu {

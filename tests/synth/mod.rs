@@ -165,6 +165,8 @@ pub struct Machine {
     pub no_free: bool,
     /// This physical CPU did not answer and left no notes.
     pub silent_cpu: Option<usize>,
+    /// Its notes are there, but all zeros (Xen 4.2 and later).
+    pub silent_zeros: bool,
     /// The M2P says nothing of any frame.
     pub m2p_unset: bool,
     /// The tables are there in the layout of kernels before 6.0, but nothing tells where (with `kallsyms` None).
@@ -226,6 +228,7 @@ impl Default for Machine {
             never_ran_from: usize::MAX,
             no_free: false,
             silent_cpu: None,
+            silent_zeros: false,
             m2p_unset: false,
             page_offset: 0xffff_8880_0000_0000,
             uts_offset: 0,
@@ -260,7 +263,7 @@ setters! {
     classic_p2m: bool, linear_p2m: Option<bool>, ambiguous_start_info: bool, unpinned_mm: bool,
     running: Vec<(usize, usize, usize)>, lazy_idle: bool, hidden_kallsyms: bool,
     mem_map: bool, mem_map_absent: bool, mem_section_by_address: bool, section_bits: u64,
-    without_keys: Vec<&'static str>, shared_identity: bool, locked_l3: bool, silent_cpu: Option<usize>, m2p_unset: bool,
+    without_keys: Vec<&'static str>, shared_identity: bool, locked_l3: bool, silent_cpu: Option<usize>, silent_zeros: bool, m2p_unset: bool,
     crashed_cpu: usize, crash_like_stop: bool, never_ran_from: usize, no_free: bool, elf: ElfOptions, seed: u64,
 }
 

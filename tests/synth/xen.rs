@@ -166,20 +166,22 @@ pub fn fill(w: &mut World, arrays: &[Array]) -> ImageInfo {
 
 /// struct page_info: list (two u32; two u64 in BIGMEM builds), count_info, type_info, _domain, tlbflush_timestamp.
 fn page_info(w: &World, f: &Frame) -> Vec<u64> {
-    let owner = u64::from(owner_word(w, f));
+    let owner = owner_word(w, f);
     let (count, kind) = (count_info(w, f), type_info(w, f));
     if w.o.layout.bigmem { vec![f.list, f.list, count, kind, owner, 0] } else { vec![f.list, count, kind, owner] }
 }
 
 /// `_domain` is the PDX of struct domain; free heads and old heap pages have an order there.
-fn owner_word(w: &World, f: &Frame) -> u32 {
+fn owner_word(w: &World, f: &Frame) -> u64 {
     let mfn = match f.owner {
-        Owner::None => return f.order,
+        Owner::None => return f.order.into(),
         Owner::Dom(d) => w.domains[d].mfn,
         Owner::DomXen => w.domains.iter().find(|d| d.id == 0x7ff2).unwrap().mfn,
         Owner::DomIo => w.domains.iter().find(|d| d.id == 0x7ff1).unwrap().mfn,
     };
-    w.pdx(mfn) as u32
+    let pdx = w.pdx(mfn);
+    assert!(w.o.layout.bigmem || pdx >> 32 == 0, "too much memory for struct page_info of 32 bytes");
+    pdx
 }
 
 fn frame_table_defects(w: &mut World, low: &[u64]) {
