@@ -15,6 +15,7 @@ use crate::sink::notes::NoteBlob;
 use crate::sink::{Output, elf, kdump};
 use crate::source::{MachineMemory, ReadAt, Vmcore};
 use crate::units::{Pfn, VirtAddr};
+use crate::xen::cpu::cpus as physical_cpus;
 use crate::xen::survey::Survey;
 use crate::xen::vcpu::vcpus;
 use crate::xen::{Domain, Host, P2m};
@@ -135,7 +136,7 @@ impl Cutter<'_> {
         let p2m = pool.install(|| P2m::read(host, domain))?;
         report.p2m(&p2m);
         let cpus = vcpus(host, &[domain]).remove(&domain.id).unwrap_or_default();
-        report.vcpus(&cpus);
+        report.vcpus(&cpus, physical_cpus(host));
 
         progress.stage("finding the kernel", None);
         let kernel = Kernel::find(host, domain, &p2m);

@@ -5,6 +5,7 @@ use crate::linux::{Kernel, note};
 use crate::report::{VcpuReport, size};
 use crate::source::{MachineMemory, ReadAt, Vmcore};
 use crate::units::PAGE_BYTES;
+use crate::xen::cpu::{PhysicalCpu, cpus};
 use crate::xen::survey::Survey;
 use crate::xen::vcpu::vcpus;
 use crate::xen::{Domain, Host, P2m};
@@ -18,6 +19,8 @@ pub struct Info {
     pub xen: XenInfo,
     /// The notes of the file, in order.
     pub notes: Vec<NoteInfo>,
+    /// The physical CPUs whose stacks the dump has.
+    pub cpus: Vec<PhysicalCpu>,
     /// Domains by id.
     pub domains: Vec<DomainInfo>,
     /// Pages of the machine, by owner.
@@ -130,6 +133,7 @@ impl Info {
                 pdx_linear: host.frames.pdx().is_linear(),
             },
             notes: host.notes.list.iter().map(note).collect(),
+            cpus: cpus(&host),
             domains,
             pages,
             bytes: source.len(),
@@ -170,6 +174,8 @@ impl fmt::Display for Info {
         for n in &self.notes {
             writeln!(f, "  {:<16} type {:#x}, {} bytes", n.name, n.kind, n.size)?;
         }
+        writeln!(f, "physical CPUs")?;
+        self.cpus.iter().try_for_each(|cpu| writeln!(f, "  {cpu}"))?;
         writeln!(f, "domains")?;
         for d in &self.domains {
             let hardware = if d.hardware { ", hardware domain" } else { "" };

@@ -40,7 +40,8 @@
 //!    direct map's tables ([`xen::pdx`]).
 //! 4. **Frame table** ([`xen::frame_table`], [`xen::page_info`]). Owner, state and type of each frame. The state bits
 //!    have two places; free pages prove which.
-//! 5. **Domains and vCPUs** ([`xen::domain`], [`xen::vcpu`]) by shape, since nothing tells offsets in them.
+//! 5. **Domains and vCPUs** ([`xen::domain`], [`xen::vcpu`]) by shape, since nothing tells offsets in them; physical CPUs
+//!    ([`xen::cpu`]), and which of them crashed.
 //! 6. **P2M** ([`xen::p2m`]): the tree that the domain publishes, each entry checked against owner and M2P.
 //! 7. **Kernel** ([`linux`]): root table, image, start_info, VMCOREINFO, kallsyms.
 //! 8. **Struct pages** ([`linux::mm`], [`plan::level`], [`plan::filter`]): what the kernel uses each page for, and which

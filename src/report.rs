@@ -8,6 +8,7 @@ use crate::plan::selection::Selection;
 use crate::plan::tables::Tally;
 use crate::sink::Written;
 use crate::units::{PAGE_BYTES, VirtAddr};
+use crate::xen::cpu::PhysicalCpu;
 use crate::xen::p2m::P2mCheck;
 use crate::xen::p2m::inverted::Inverted;
 use crate::xen::survey::Survey;
@@ -28,6 +29,8 @@ pub struct Report {
     pub version: String,
     /// What was read.
     pub source: SourceReport,
+    /// The physical CPUs whose stacks the dump has.
+    pub cpus: Vec<PhysicalCpu>,
     /// The domain that was cut out.
     pub domain: DomainReport,
     /// How much of the P2M was believed.
@@ -212,9 +215,10 @@ impl Report {
         }
     }
 
-    pub(crate) fn vcpus(&mut self, vcpus: &[Vcpu]) {
+    pub(crate) fn vcpus(&mut self, vcpus: &[Vcpu], cpus: Vec<PhysicalCpu>) {
+        self.cpus = cpus;
         self.domain.vcpus = vcpus.iter().map(VcpuReport::new).collect();
-        let unknown = vcpus.iter().filter(|v| v.regs.is_none()).count();
+        let unknown = vcpus.iter().filter(|v| v.regs.is_none() && v.state != VcpuState::NeverRan).count();
         let guessed = vcpus.iter().filter(|v| v.guessed).count();
         if guessed > 0 {
             self.warnings.push(format!("nothing proves whose registers the CPU held that {guessed} vCPUs ran on last; the likely ones were taken"));
@@ -328,6 +332,7 @@ impl VcpuReport {
             VcpuState::Running(cpu) => format!("on CPU {cpu}"),
             VcpuState::Lazy(cpu) => format!("still on idle CPU {cpu}"),
             VcpuState::Saved => "saved".into(),
+            VcpuState::NeverRan => "never ran".into(),
             VcpuState::Unknown => "unknown".into(),
         };
         let hex = |n: u64| format!("{n:#x}");
@@ -393,6 +398,9 @@ impl fmt::Display for Report {
         writeln!(f, "Xen {}, domain {}, Linux {release}, {} vCPUs", self.source.xen, d.id, d.vcpus.len())?;
         let s = &self.source;
         writeln!(f, "  read: {}, of that {} in holes, which are zeros", size(s.bytes), size(s.hole_bytes))?;
+        for cpu in self.cpus.iter().filter(|c| c.crashed) {
+            writeln!(f, "  physical {cpu}")?;
+        }
         let mut row = |name: &str, pages: u64, note: &str| {
             if pages == 0 {
                 return Ok(());

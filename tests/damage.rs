@@ -91,6 +91,10 @@ fn structures_with_random_bytes_flipped() {
     let machines = [
         Machine::new().mem_map(true),
         Machine::new().xen(synth::Xen::V4_20).pdx_hole(true),
+        Machine::new()
+            .layout(synth::XenLayout { bigmem: true, ..synth::XenLayout::of(synth::Xen::V4_22) })
+            .pdx(synth::Pdx::Offset)
+            .high(vec![synth::layout::GIB_64, synth::layout::TIB]),
         Machine::new().kernel(Kernel::V3_12).note_place(NotePlace::StaticArray).mem_map(true).unpinned_mm(true),
     ];
     let mut random = 0x2545_f491_4f6c_dd1d_u64;

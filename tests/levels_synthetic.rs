@@ -8,7 +8,8 @@ mod synth;
 
 use checks::{cut_with, notes, pages, system_map, tables};
 use std::collections::BTreeSet;
-use synth::{Dump, Kernel, Leaves, Machine, NotePlace, PageKind, Xen};
+use synth::layout::{GIB_64, TIB};
+use synth::{Dump, Kernel, Leaves, Machine, NotePlace, PageKind, Pdx, Xen, XenLayout};
 use xdump_cut::options::{Format, Options};
 use xdump_cut::pipeline::codec::Codec;
 use xdump_cut::plan::level::Level;
@@ -119,8 +120,9 @@ fn the_address_of_the_pointer_to_mem_section_will_do() {
 fn each_hypervisor_and_machine() {
     let of = || machine(Kernel::V6_12);
     for (name, machine) in [
-        ("4.5", of().xen(Xen::V4_5)),
-        ("4.20", of().xen(Xen::V4_20)),
+        ("offsets", of().xen(Xen::V4_22).pdx(Pdx::Offset).high(vec![GIB_64, TIB])),
+        ("sparse", of().xen(Xen::V4_19).high(vec![GIB_64, TIB])),
+        ("BIGMEM", of().layout(XenLayout { bigmem: true, ..XenLayout::of(Xen::V4_21) }).high(vec![32 * TIB])),
         ("PDX hole", of().pdx_hole(true)),
         ("large leaves", of().leaves(Leaves::Large)),
         ("no other domain", of().domus(0)),
@@ -130,6 +132,9 @@ fn each_hypervisor_and_machine() {
         ("more pages", of().dom0_pages(2100)),
     ] {
         check(name, &machine.build(), 31);
+    }
+    for xen in Xen::ALL {
+        check(&format!("{xen:?}"), &of().xen(xen).build(), 31);
     }
 }
 

@@ -5,19 +5,33 @@
 mod synth;
 
 use std::collections::{BTreeMap, BTreeSet};
+use synth::layout::{GIB_64, TIB};
 use synth::memread::MemMap;
 use synth::reader::{Core, FRAME, kallsyms, le};
-use synth::{Defect, Dump, Expect, KallsymsBase, Kernel, Leaves, Machine, NotePlace, PageKind, Xen, XenLayout};
+use synth::{Defect, Dump, Expect, KallsymsBase, Kernel, Leaves, Machine, NotePlace, PageKind, Pdx, Xen, XenLayout};
+
+/// As Xen's tables would have it.
+fn pdx_of(m: &Machine, mfn: u64) -> u64 {
+    let block = 0x10_0000;
+    match m.pdx {
+        Pdx::None => mfn,
+        Pdx::Mask => mfn % block + mfn / (16 * block) * block,
+        Pdx::Offset => {
+            let bases: Vec<u64> = std::iter::once(0).chain(m.high.iter().map(|h| h - h % block)).collect();
+            let region = bases.iter().rposition(|b| mfn >= *b).unwrap();
+            mfn - (bases[region] - region as u64 * block)
+        }
+    }
+}
 
 /// Everything that holds for a machine without defects.
-fn check(name: &str, layout: &XenLayout, pdx_hole: bool, dump: &Dump) {
-    let (t, core) = (&dump.truth, Core::open(&dump.bytes));
-    let pdx = |mfn: u64| {
-        if pdx_hole && mfn >= 0x100_0000 { mfn - 0x100_0000 + 0x10_0000 } else { mfn }
-    };
-    let directmap = |mfn: u64| 0xffff_8300_0000_0000 + (pdx(mfn) << 12);
+fn check(name: &str, m: &Machine, dump: &Dump) {
+    let (t, core, layout) = (&dump.truth, Core::open(&dump.bytes), &m.layout);
+    let pdx = |mfn: u64| pdx_of(m, mfn);
+    let base = if layout.bigmem { 0xffff_8480_0000_0000 } else { 0xffff_8300_0000_0000 };
+    let directmap = |mfn: u64| base + (pdx(mfn) << 12);
     assert_eq!(core.crash(9), t.frame_list_list, "{name}");
-    assert_eq!(core.read(core.crash(2), 7).unwrap(), b".7-synt");
+    assert_eq!(core.read(core.crash(2), 8).unwrap(), layout.extra.as_bytes());
 
     // Domains: ascending ids, each one its own struct, its shared info owned by it.
     let mut at = core.var("domain_list");
@@ -25,7 +39,7 @@ fn check(name: &str, layout: &XenLayout, pdx_hole: bool, dump: &Dump) {
     for &(id, va) in &t.domains {
         assert_eq!(at, va);
         assert_eq!(core.xen64(va) & 0xffff, u64::from(id));
-        owners.insert((va - 0xffff_8300_0000_0000) >> 12, id);
+        owners.insert((va - base) >> 12, id);
         at = core.xen64(va + core.xen["OFFSET(domain.next_in_list)"]);
     }
     assert_eq!(at, 0);
@@ -48,7 +62,8 @@ fn check(name: &str, layout: &XenLayout, pdx_hole: bool, dump: &Dump) {
     }
     for mfn in t.free_frames.iter().step_by(17) {
         let (count, ..) = core.page_info(pdx(*mfn)).unwrap();
-        assert_eq!(count & !(1 << 63), 3 << layout.state_shift);
+        let scrub = if layout.minor >= 22 { 1 << 57 } else { 1 << 63 };
+        assert_eq!(count & !scrub, 3 << layout.state_shift);
     }
     for (mfn, dom) in t.domu_frames.iter().step_by(11) {
         assert_eq!(usize::from(owners[&core.page_info(pdx(*mfn)).unwrap().2]), *dom);
@@ -151,6 +166,12 @@ fn vcpus(name: &str, core: &Core, l: &XenLayout, dump: &Dump) {
         assert_eq!(core.xen64(vcpu) & 0xffff_ffff, v.vcpu as u64);
         assert_eq!(core.xen64(vcpu + l.vcpu_domain), domain);
         let saved = core.walk(core.root, vcpu + l.vcpu_user_regs).unwrap();
+        if v.regs.rip == 0 {
+            // Never brought up: offline, and no time on a CPU.
+            assert_eq!(core.read(saved, 168).unwrap(), [0; 168]);
+            assert_eq!((core.xen64(vcpu + l.vcpu_runstate), core.xen64(vcpu + l.vcpu_runstate + 16)), (3, 0));
+            continue;
+        }
         assert_eq!(core.read(saved, 168).unwrap(), v.saved.bytes());
         assert_eq!(core.u64(saved + 136), 0xe033);
         assert_eq!(v.saved == v.regs, v.on_cpu.is_none(), "{name}");
@@ -158,23 +179,41 @@ fn vcpus(name: &str, core: &Core, l: &XenLayout, dump: &Dump) {
             let top = (le(status[cpu].2, 112 + 19 * 8, 8) | 0x7fff) + 1;
             assert_eq!(core.xen64(top - l.stack_current), vcpu);
             let regs = core.walk(core.root, top - l.stack_regs).unwrap();
-            assert_eq!(core.read(regs, 168).unwrap(), v.regs.bytes());
+            let (found, expected) = (core.read(regs, 168).unwrap(), v.regs.bytes());
+            // Between them stands the vector.
+            assert_eq!((&found[..120], &found[128..]), (&expected[..120], &expected[128..]));
+            assert_eq!(l.stack_regs - l.stack_current - 8, if l.fred { 184 } else { 200 }, "{name}: struct cpu_info");
         }
     }
 }
 
 fn run(name: &str, machine: Machine) -> Dump {
-    let (layout, pdx) = (machine.layout.clone(), machine.pdx_hole);
-    let dump = machine.build();
-    check(name, &layout, pdx, &dump);
+    let dump = machine.clone().build();
+    check(name, &machine, &dump);
     dump
 }
 
 #[test]
 fn hypervisors() {
-    for xen in [Xen::V4_5, Xen::V4_8, Xen::V4_12, Xen::V4_14, Xen::V4_17, Xen::V4_20] {
+    for xen in Xen::ALL {
         run(&format!("{xen:?}"), Machine::new().xen(xen).domus(2));
+        run(&format!("{xen:?}, BIGMEM"), Machine::new().layout(XenLayout { bigmem: true, ..XenLayout::of(xen) }));
     }
+    let bigmem = XenLayout { bigmem: true, ..XenLayout::of(Xen::V4_20) };
+    let dump = run("BIGMEM, 32 TiB", Machine::new().layout(bigmem).high(vec![TIB, 32 * TIB]));
+    assert!(dump.truth.domains.iter().any(|(_, va)| va - 0xffff_8480_0000_0000 > 1 << 44));
+    for pdx in [Pdx::None, Pdx::Mask, Pdx::Offset] {
+        for leaves in [Leaves::Small, Leaves::Large, Leaves::Huge] {
+            let high = vec![GIB_64 + 0x8_0000, TIB + 0x4_0000];
+            let dump = run(&format!("{pdx:?}, {leaves:?}"), Machine::new().leaves(leaves).high(high).pdx(pdx));
+            assert!(dump.truth.dom0.values().any(|&m| m > TIB) && dump.truth.dom0.values().any(|&m| m < GIB_64));
+            assert!(dump.truth.max_page > TIB);
+        }
+    }
+    let dump = run("never ran", Machine::new().dom0_vcpus(4).never_ran_from(2).crashed_cpu(1));
+    assert_eq!(dump.truth.crashed_cpu, Some(1));
+    let dump = run("crashed by NMI", Machine::new().crash_like_stop(true).no_free(true));
+    assert_eq!((dump.truth.crashed_cpu, dump.truth.free_frames.len()), (None, 0));
     for leaves in [Leaves::Small, Leaves::Large, Leaves::Huge] {
         run(&format!("{leaves:?}"), Machine::new().leaves(leaves).domus(0));
         let dump = run(&format!("{leaves:?} with a PDX hole"), Machine::new().leaves(leaves).pdx_hole(true));

@@ -7,10 +7,10 @@ mod checks;
 mod support;
 mod synth;
 
-use checks::{cut_with, notes, pages, system_map, tables, warned};
+use checks::{check, cut_elf, cut_with, options, pages, system_map, tables, warned};
 use std::collections::BTreeSet;
 use support::dump::{Dump as Output, u64_at};
-use synth::{Defect, Dump, KallsymsBase, Kernel, Leaves, Machine, NotePlace, Xen};
+use synth::{Defect, KallsymsBase, Kernel, Leaves, Machine, NotePlace};
 use xdump_cut::error::Kind;
 use xdump_cut::options::{Format, Options};
 use xdump_cut::pipeline::codec::Codec;
@@ -19,37 +19,6 @@ use xdump_cut::report::Report;
 use xdump_cut::source::{MachineMemory, Vmcore};
 use xdump_cut::xen::Host;
 use xdump_cut::xen::vcpu::vcpus;
-
-fn options(format: Format) -> Options {
-    Options { format, level: Level::ZEROS, threads: 2, ..Options::default() }
-}
-
-fn cut_elf(dump: &Dump) -> Result<(Report, Box<dyn Output>), xdump_cut::Error> {
-    cut_with(&dump.bytes, &options(Format::Elf))
-}
-
-/// Everything that a good cut of a sound dump shows, in both formats.
-fn check(name: &str, dump: &Dump) -> Report {
-    let given = dump.truth.pv_init_ops.is_some().then(|| system_map(&dump.truth.system_map));
-    let mut last = None;
-    for format in [Format::Elf, Format::Kdump(Codec::default())] {
-        let options = Options { symbols: given.clone(), ..options(format) };
-        let (report, out) = cut_with(&dump.bytes, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
-        pages(name, dump, &*out, &BTreeSet::new());
-        tables(name, dump, &*out);
-        notes(name, dump, &*out);
-        last = Some(report);
-    }
-    last.unwrap()
-}
-
-#[test]
-fn each_xen() {
-    for xen in [Xen::V4_5, Xen::V4_8, Xen::V4_12, Xen::V4_14, Xen::V4_17, Xen::V4_20] {
-        let report = check(&format!("{xen:?}"), &Machine::new().xen(xen).build());
-        assert!(report.warnings.is_empty(), "{xen:?}: {:?}", report.warnings);
-    }
-}
 
 #[test]
 fn each_kernel() {

@@ -45,6 +45,24 @@ const QEMU: [&str; 18] = [
 /// Where the kernel's own code and data begin.
 const KERNEL: u64 = 0xffff_8000_0000_0000;
 
+/// Xen says so before it starts the capture kernel.
+#[test]
+fn the_cpu_that_crashed_is_the_one_that_the_console_names() {
+    on_each_fixture(|fixture, findings| {
+        let info = std::process::Command::new(env!("CARGO_BIN_EXE_xdump-cut"))
+            .args(["info", "--json"])
+            .arg(&fixture.vmcore)
+            .output()
+            .unwrap();
+        let info: serde_json::Value = serde_json::from_slice(&info.stdout).unwrap();
+        let crashed = info["cpus"].as_array().unwrap().iter().filter(|cpu| cpu["crashed"] == true);
+        let found: Vec<String> = crashed.map(|cpu| cpu["id"].to_string()).collect();
+        let said = fixture.console.split("Executing kexec image on cpu").nth(1).unwrap();
+        let said: String = said.chars().take_while(char::is_ascii_digit).collect();
+        findings.check(found == [said.as_str()], "CPU that crashed", || format!("{found:?}, the console says {said}"));
+    });
+}
+
 #[test]
 fn the_truth_is_that_of_the_uncut_dump() {
     on_each_fixture(|fixture, findings| {

@@ -1,7 +1,7 @@
 //! Where machine memory lies in the file: PT_LOADs, sorted, without overlaps, clipped to what the file really holds.
 
 use crate::error::Absence;
-use crate::units::{FileOffset, MachineAddr};
+use crate::units::{FileOffset, MachineAddr, PAGE_BYTES};
 
 /// A PT_LOAD as the file states it, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +137,12 @@ impl Segments {
             }
             Some((MachineAddr(first.start), MachineAddr(end)))
         })
+    }
+
+    /// The frames that lie wholly in a range: first MFN and one more than the last, in order.
+    pub fn frames(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let frames = self.ranges().map(|(start, end)| (start.0.div_ceil(PAGE_BYTES), end.0 / PAGE_BYTES));
+        frames.filter(|(first, end)| first < end)
     }
 }
 

@@ -12,8 +12,10 @@ use crate::units::{MachineAddr, Mfn, PAGE_SHIFT, VirtAddr};
 
 /// Xen's image lies in one GiB that starts at a multiple of it (XEN_VIRT_START, Xen 3.2 and later).
 const IMAGE_SIZE: u64 = 1 << 30;
-/// Blocks of the frame table that are looked at to find the page-state bits, evenly spread.
+/// Blocks of frames that are looked at to find the page-state bits, evenly spread.
 const STATE_SAMPLE: u64 = 4096;
+/// Frames of such a block: those of about a page of the frame table.
+const STATE_BLOCK: u64 = 128;
 /// Free pages that settle where the page-state bits are.
 const ENOUGH_VOTES: u64 = 512;
 
@@ -55,7 +57,7 @@ impl<'a> Hypervisor<'a> {
         let direct_map = direct_map_base(&space);
         let frames = FrameTable::open(space, &notes.info, PdxMap::read(&space, direct_map))?;
         let extra = strings.first().map(String::as_str).unwrap_or_default();
-        let (state_bits, state_votes) = match find_state_bits(&frames) {
+        let (state_bits, state_votes) = match find_state_bits(&frames, mem) {
             Some(found) => found,
             None => {
                 let bits = StateBits::by_version(notes.crash.major, notes.crash.minor, extra);
@@ -140,14 +142,17 @@ fn hypervisor_space<'a>(
     Err(Error::missing("the root of Xen's page tables", why))
 }
 
-/// Looks at free pages, spread over the machine: the cost does not grow with it.
-fn find_state_bits(frames: &FrameTable<'_>) -> Option<(StateBits, u64)> {
+/// Looks at free pages, spread over the memory that there is (not over max_page: holes may be a thousand times as large):
+/// the cost does not grow with it.
+fn find_state_bits(frames: &FrameTable<'_>, mem: &MachineMemory<'_>) -> Option<(StateBits, u64)> {
     let (mut before, mut since) = (0_u64, 0_u64);
     let mut cursor = frames.cursor();
-    let blocks = frames.max_page().div_ceil(128);
-    let step = blocks.div_ceil(STATE_SAMPLE).max(1);
-    for block in (0..STATE_SAMPLE).map(|i| i.saturating_mul(step)).take_while(|b| *b < blocks) {
-        for mfn in block * 128..(block + 1) * 128 {
+    let total: u64 = mem.segments().frames().map(|(first, end)| end - first).sum();
+    let step = total.div_ceil(STATE_SAMPLE).max(STATE_BLOCK);
+    let blocks =
+        mem.segments().frames().flat_map(|(first, end)| (first..end).step_by(step as usize).map(move |b| (b, end)));
+    for (first, end) in blocks {
+        for mfn in first..end.min(first + STATE_BLOCK) {
             match cursor.look(Mfn(mfn)).info().and_then(|p| StateBits::proven_by(p.count)) {
                 Some(StateBits::Before402) => before += 1,
                 Some(StateBits::Since402) => since += 1,

@@ -3,6 +3,7 @@
 //! Everything is read with what the dump itself tells (crash notes, VMCOREINFO_XEN, page tables) and with shapes that
 //! fit in one way only. Version numbers choose nothing where evidence can.
 
+pub mod cpu;
 pub mod domain;
 pub mod frame_table;
 pub mod host;
@@ -13,6 +14,8 @@ pub mod p2m;
 pub mod page_info;
 pub mod paging;
 pub mod pdx;
+pub mod regs;
+mod runstate;
 pub mod shared_info;
 pub mod survey;
 pub mod vcpu;

@@ -14,6 +14,8 @@ pub const DIRECT_MAP: u64 = 0xffff_8300_0000_0000;
 pub const DIRECT_MAP_BIGMEM: u64 = 0xffff_8480_0000_0000;
 /// Frames per GiB: one L3 entry.
 const CHUNK: u64 = 1 << 18;
+/// Frames that compression leaves in order: 2^MAX_ORDER.
+const BLOCK: u64 = 1 << 20;
 /// L4 slots of the direct map end here (Xen: slot 511 is never used by it).
 const LAST_SLOT: u64 = 510;
 
@@ -54,12 +56,30 @@ impl PdxMap {
         self.linear
     }
 
+    /// Where frames can be: first MFN and one more than the last of each run of 4 GiB blocks that the direct map has some
+    /// of. Holes of the machine are far larger than its memory.
+    pub fn blocks(&self) -> Vec<(u64, u64)> {
+        if self.chunks.is_empty() {
+            // Nothing is known: anywhere.
+            return vec![(0, u64::MAX)];
+        }
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for &(mfn, _) in &self.chunks {
+            let first = mfn & !(BLOCK - 1);
+            match runs.last_mut() {
+                Some((_, end)) if first <= *end => *end = first + BLOCK,
+                _ => runs.push((first, first + BLOCK)),
+            }
+        }
+        runs
+    }
+
     /// The PDX of a frame. A frame that the direct map does not have is taken to be linear with its 4 GiB block.
     pub fn pdx(&self, mfn: Mfn) -> Option<Pdx> {
         if self.linear {
             return Some(Pdx(mfn.0));
         }
-        let block = |n: u64| n >> 20;
+        let block = |n: u64| n / BLOCK;
         let next = self.chunks.partition_point(|c| c.0 <= mfn.0);
         let near = [next.checked_sub(1), Some(next)];
         let chunk =

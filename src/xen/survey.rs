@@ -5,7 +5,7 @@
 
 use super::host::Host;
 use super::page_info::PageState;
-use crate::units::{MachineAddr, Mfn, PAGE_BYTES};
+use crate::units::Mfn;
 use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -45,8 +45,7 @@ pub struct Survey {
 impl Survey {
     /// Counts.
     pub fn take(host: &Host<'_>) -> Self {
-        let frames = host.memory().segments().ranges().map(frames_of);
-        let ranges: Vec<(u64, u64)> = frames.filter(|(a, b)| a < b).collect();
+        let ranges: Vec<(u64, u64)> = host.memory().segments().frames().collect();
         let total: u64 = ranges.iter().map(|(a, b)| b - a).sum();
         let step = total.div_ceil(BLOCK).div_ceil(MOST_BLOCKS).max(1);
         // Every step-th block of each range, as tasks of some blocks.
@@ -139,9 +138,4 @@ impl Survey {
         let of = |m: &BTreeMap<u16, u64>| m.iter().filter(|(d, _)| **d != id).map(|(_, n)| n).sum::<u64>();
         of(&self.domains) + of(&self.xen_heap) + self.unknown_owner
     }
-}
-
-/// The frames that lie wholly in a range of addresses.
-fn frames_of((start, end): (MachineAddr, MachineAddr)) -> (u64, u64) {
-    (start.0.div_ceil(PAGE_BYTES), end.0 / PAGE_BYTES)
 }

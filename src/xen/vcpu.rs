@@ -10,46 +10,18 @@
 //! A vCPU on a CPU has its registers there. So has one whose CPU idles since: Xen switches to its idle vCPU lazily and
 //! leaves the registers on the stack (Xen: common/sched, `__context_switch` is skipped), and struct vcpu's are stale.
 
+use super::cpu::{BACK_POINTERS, MOST_VCPUS, Tops, stack_tops};
 use super::domain::Domain;
 use super::host::Host;
-use crate::bytes::{u16_at, u32_at, u64_at};
+pub use super::regs::UserRegs;
+use super::regs::common_offset;
+use super::runstate::Runstates;
+use crate::bytes::{u32_at, u64_at};
 use crate::units::{PAGE_SIZE, VirtAddr};
 use std::collections::BTreeMap;
 
-/// Xen's bound for a PV domain (MAX_VIRT_CPUS).
-const MOST_VCPUS: u64 = 8192;
-/// DOMID_IDLE.
-const IDLE: u16 = 0x7fff;
-/// STACK_SIZE of x86_64.
-const STACK: u64 = 0x8000;
-/// struct cpu_info is smaller than this in every version.
-const TOP: usize = 0x300;
 /// What is read of struct vcpu; the registers come early in it.
 const VCPU_BYTES: usize = PAGE_SIZE;
-/// The back pointer to the domain: 16 up to Xen 4.17, 24 from 4.18 on, where `vcpu_info_area` stands before it.
-const BACK_POINTERS: [usize; 4] = [8, 16, 24, 32];
-
-/// The part of `cpu_user_regs` that every version has: 21 words.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UserRegs {
-    /// r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi.
-    pub general: [u64; 15],
-    /// Error code (low half) and entry vector.
-    pub error: u64,
-    /// Instruction pointer.
-    pub rip: u64,
-    /// Code selector as the guest has it under Xen: 0xe033 in its kernel.
-    pub cs: u16,
-    /// Flags.
-    pub rflags: u64,
-    /// Stack pointer.
-    pub rsp: u64,
-    /// Stack selector: 0xe02b in a PV kernel.
-    pub ss: u16,
-}
-
-/// Bytes of [`UserRegs`] in memory.
-const REGS_BYTES: usize = 21 * 8;
 
 /// Where a vCPU's registers were found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +32,9 @@ pub enum VcpuState {
     Lazy(u32),
     /// In struct vcpu.
     Saved,
-    /// Nowhere: an HVM or PVH vCPU, or one that never ran.
+    /// Nowhere: the guest has not brought it up.
+    NeverRan,
+    /// Nowhere: an HVM or PVH vCPU, or damage.
     Unknown,
 }
 
@@ -88,44 +62,6 @@ impl Vcpu {
     }
 }
 
-impl UserRegs {
-    /// Reads registers of a 64-bit PV guest; `None` for anything else.
-    fn parse(bytes: &[u8], at: usize) -> Option<Self> {
-        let word = |i: usize| u64_at(bytes, at.checked_add(i * 8)?);
-        let (cs, ss) = (u16_at(bytes, at.checked_add(136)?)?, u16_at(bytes, at.checked_add(160)?)?);
-        // Xen's flat ring-3 selectors, or Linux's own for user space (64-bit, 32-bit).
-        if !matches!(cs, 0xe033 | 0x33 | 0x23 | 0xe023) || !matches!(ss, 0xe02b | 0x2b) {
-            return None;
-        }
-        let mut general = [0; 15];
-        for (i, r) in general.iter_mut().enumerate() {
-            *r = word(i)?;
-        }
-        let regs = Self { general, error: word(15)?, rip: word(16)?, cs, rflags: word(18)?, rsp: word(19)?, ss };
-        // Bit 1 of RFLAGS is always set, bits 22 and up never.
-        let sound = regs.rflags & 2 != 0 && regs.rflags >> 22 == 0;
-        (sound && VirtAddr(regs.rip).is_canonical() && VirtAddr(regs.rsp).is_canonical()).then_some(regs)
-    }
-
-    /// Whether the vCPU was in its kernel: the upper half of the address space.
-    pub fn in_kernel(&self) -> bool {
-        self.rip >> 63 == 1
-    }
-}
-
-/// What stands at the top of a physical CPU's stack. Which CPU that is, the current vCPU knows (idle ones too): notes of
-/// CPUs that did not answer are missing, so their order does not tell.
-#[derive(Clone, Debug, Default)]
-struct StackTop {
-    /// struct vcpu of the current vCPU.
-    current: VirtAddr,
-    idle: bool,
-    regs: Option<UserRegs>,
-}
-
-/// By CPU number.
-type Tops = BTreeMap<u32, StackTop>;
-
 /// The vCPUs of each of `domains`, by domain id and in order of vCPU id, with registers.
 ///
 /// The vCPUs of other domains are read only if those of `domains` cannot tell whose registers an idle CPU still holds.
@@ -149,16 +85,21 @@ fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &Tops) -> bool {
     let dirty = DirtyCpu::calibrate(all.values().flatten(), tops);
     // Registers that a stack shares with a struct vcpu were saved from it: the stack's are the past.
     let saved: Vec<UserRegs> = all.values().flatten().filter_map(|v| UserRegs::parse(&v.bytes, saved_at?)).collect();
+    let on_cpu = |v: &Vcpu| tops.values().any(|t| t.current == v.va);
+    let known = all.values().flatten().filter(|v| !v.bytes.is_empty());
+    let runstates = Runstates::find(known.map(|v| (v.bytes.as_slice(), on_cpu(v))));
     // Without dirty_cpu an idle CPU's registers are those of the one vCPU that last ran there, if it is one.
     let mut last_ran: BTreeMap<u32, usize> = BTreeMap::new();
-    for v in all.values().flatten().filter(|v| tops.values().all(|t| t.current != v.va)) {
+    for v in all.values().flatten().filter(|v| !on_cpu(v) && !runstates.never_ran(&v.bytes)) {
         *last_ran.entry(v.processor).or_default() += 1;
     }
     let mut certain = true;
     for v in all.values_mut().flatten() {
         let running = tops.iter().find(|(_, t)| t.current == v.va && t.regs.is_some());
         let left =
-            tops.get_key_value(&v.processor).filter(|(_, t)| t.idle && t.regs.is_some_and(|r| !saved.contains(&r)));
+            tops.get_key_value(&v.processor).filter(|(_, t)| t.idle() && t.regs.is_some_and(|r| !saved.contains(&r)));
+        let never_ran = runstates.never_ran(&v.bytes);
+        let left = left.filter(|_| !never_ran);
         let held = left.map(|_| dirty.holds(v));
         v.guessed = held == Some(None);
         certain &= !v.guessed;
@@ -168,6 +109,7 @@ fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &Tops) -> bool {
             (Some((cpu, top)), _, _) => (VcpuState::Running(*cpu), top.regs),
             (None, Some((cpu, top)), _) => (VcpuState::Lazy(*cpu), top.regs),
             (None, None, Some(regs)) => (VcpuState::Saved, Some(regs)),
+            (None, None, None) if never_ran => (VcpuState::NeverRan, None),
             (None, None, None) => (VcpuState::Unknown, None),
         };
         v.guessed &= running.is_none();
@@ -211,66 +153,6 @@ fn vcpu_at(host: &Host<'_>, domain: &Domain, va: VirtAddr, id: u32) -> Option<Vc
     let back = BACK_POINTERS.iter().any(|at| u64_at(&bytes, *at) == Some(domain.va.0));
     let processor = u32_at(&bytes, 4)?;
     (back && u32_at(&bytes, 0) == Some(id)).then(|| Vcpu { processor, bytes, ..Vcpu::unknown(id, va) })
-}
-
-/// The offset at which most of these memories have registers; the lowest of several.
-fn common_offset<'v>(memories: impl Iterator<Item = &'v [u8]>) -> Option<usize> {
-    let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
-    for bytes in memories {
-        let fits =
-            (0..bytes.len().saturating_sub(REGS_BYTES)).step_by(8).filter(|at| UserRegs::parse(bytes, *at).is_some());
-        fits.for_each(|at| *votes.entry(at).or_default() += 1);
-    }
-    votes.into_iter().max_by_key(|(at, n)| (*n, std::cmp::Reverse(*at))).map(|(at, _)| at)
-}
-
-/// Reads the top of each physical CPU's stack. Offsets are the same on all CPUs, so they are found together.
-fn stack_tops(host: &Host<'_>) -> Tops {
-    let top_of = |rsp: u64| (rsp & !(STACK - 1)).checked_add(STACK - TOP as u64).filter(|_| rsp >= host.direct_map);
-    let read = |rsp| {
-        let mut bytes = vec![0; TOP];
-        host.space.read("a hypervisor stack", VirtAddr(top_of(rsp)?), &mut bytes).ok()?;
-        Some(bytes)
-    };
-    let memories: Vec<Option<Vec<u8>>> = host.notes.cpus.iter().map(|c| read(c.rsp)).collect();
-    let regs_at = common_offset(memories.iter().flatten().map(Vec::as_slice));
-    let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
-    for bytes in memories.iter().flatten() {
-        for at in (0..TOP - 8).step_by(8) {
-            if owner_of(host, VirtAddr(u64_at(bytes, at).unwrap_or_default())).is_some() {
-                *votes.entry(at).or_default() += 1;
-            }
-        }
-    }
-    let current_at = votes.into_iter().max_by_key(|(at, n)| (*n, *at)).map(|(at, _)| at);
-    let top = |bytes: &Vec<u8>| {
-        let current = VirtAddr(current_at.and_then(|at| u64_at(bytes, at)).unwrap_or_default());
-        let (owner, cpu) = owner_of(host, current)?;
-        Some((cpu, StackTop { current, idle: owner == IDLE, regs: regs_at.and_then(|at| UserRegs::parse(bytes, at)) }))
-    };
-    memories.iter().flatten().filter_map(top).collect()
-}
-
-/// The domain id of what may be a struct vcpu, a known domain's or the idle domain's; and its `processor`.
-fn owner_of(host: &Host<'_>, va: VirtAddr) -> Option<(u16, u32)> {
-    let mut head = [0; 40];
-    if va.0 < host.direct_map || !va.0.is_multiple_of(8) || host.space.read("struct vcpu", va, &mut head).is_err() {
-        return None;
-    }
-    if u32_at(&head, 0).is_none_or(|id| u64::from(id) >= MOST_VCPUS) {
-        return None;
-    }
-    let processor = u32_at(&head, 4)?;
-    let owner = BACK_POINTERS.iter().find_map(|at| {
-        let domain = VirtAddr(u64_at(&head, *at)?);
-        if let Some(d) = host.domains.iter().find(|d| d.va == domain) {
-            return Some(d.id);
-        }
-        let mut id = [0; 2];
-        let read = domain.0 >= host.direct_map && host.space.read("struct domain", domain, &mut id).is_ok();
-        (read && u16::from_le_bytes(id) == IDLE).then_some(IDLE)
-    });
-    Some((owner?, processor))
 }
 
 /// `vcpu.dirty_cpu` (Xen 4.11 and later): the CPU that holds the registers, or ~0. Found by what it must be.

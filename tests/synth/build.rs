@@ -2,13 +2,10 @@
 
 use super::mem::{Frame, Mem, Owner, Rng, State, map};
 use super::truth::{Dump, TableTruth, Truth, expect_entry, expect_unpinned};
-use super::{Leaves, Machine, dom0, domains, elf, xen};
+use super::{Leaves, Machine, Pdx, dom0, domains, elf, xen};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Xen's directmap, in every version from 4.0 without BIGMEM.
-pub const DIRECTMAP: u64 = 0xffff_8300_0000_0000;
-/// The second RAM region of a machine with a PDX hole: 64 GiB.
-pub const HIGH_MFN: u64 = 0x100_0000;
+/// Pages of each further RAM region.
 pub const HIGH_PAGES: u64 = 1024;
 /// A reserved range inside low RAM (ACPI NVS), whose numbers are also PFNs of dom0's RAM.
 pub const RESERVED: (u64, u64) = (0x400, 0x408);
@@ -51,10 +48,9 @@ impl World {
         let phys_start = (top - 0x400) & !0x1ff;
         let image_mfn = phys_start + (o.layout.image_offset >> 12);
         let mut ram = vec![(0, 0xa0), (0x100, RESERVED.0), (RESERVED.1, top)];
-        if o.pdx_hole {
-            ram.push((HIGH_MFN, HIGH_MFN + HIGH_PAGES));
-        }
-        let blocks = if o.leaves == Leaves::Small { 0 } else { 4 };
+        ram.extend(o.high.iter().map(|h| (*h, h + HIGH_PAGES)));
+        // Frame table and M2P of each region.
+        let blocks = if o.leaves == Leaves::Small { 0 } else { 2 + 2 * o.high.len() as u64 };
         let large_blocks: Vec<u64> = (0..blocks).map(|i| phys_start - 0x200 * (i + 1)).collect();
         let crash = (top - 0x140, top - 0x100);
         let stacks = (top - 0x100, top - 0x100 + 8 * o.pcpus as u64);
@@ -68,10 +64,10 @@ impl World {
         let mut heap: Vec<u64> = (phys_start..top - TAIL).filter(|m| !taken(m)).collect();
         let low = phys_start - 0x200 * blocks;
         let mut general: Vec<u64> = (0x100..RESERVED.0).chain(RESERVED.1..low).collect();
-        if o.pdx_hole {
-            // Part of the high region is Xen's heap, so that `_domain` holds PDX values that are no MFNs.
-            heap.extend(HIGH_MFN + HIGH_PAGES - 64..HIGH_MFN + HIGH_PAGES);
-            general.extend(HIGH_MFN..HIGH_MFN + HIGH_PAGES - 64);
+        for end in o.high.iter().map(|h| h + HIGH_PAGES) {
+            // Part of a high region is Xen's heap, so that `_domain` holds PDX values that are no MFNs.
+            heap.extend(end - 64..end);
+            general.extend(end - HIGH_PAGES..end - 64);
         }
         let general = shuffle_runs(&general, &mut rng);
         let mut w = World {
@@ -115,13 +111,19 @@ impl World {
         w
     }
 
-    /// Bits 20-23 of the MFN are the hole: MAX_ORDER's 20 low bits are never compressed.
     pub fn pdx(&self, mfn: u64) -> u64 {
-        if self.o.pdx_hole { mfn & 0xf_ffff | mfn >> 4 & !0xf_ffff } else { mfn }
+        match self.o.pdx {
+            Pdx::None => mfn,
+            Pdx::Mask => mfn & 0xf_ffff | mfn >> 4 & !0xf_ffff,
+            Pdx::Offset => {
+                let region = self.o.high.iter().filter(|h| mfn >= *h & !0xf_ffff).count() as u64;
+                region << 20 | mfn & 0xf_ffff
+            }
+        }
     }
 
     pub fn directmap(&self, mfn: u64) -> u64 {
-        DIRECTMAP + (self.pdx(mfn) << 12)
+        self.o.layout.directmap() + (self.pdx(mfn) << 12)
     }
 
     pub fn stack_mfn(&self, cpu: usize) -> u64 {
@@ -155,6 +157,12 @@ impl World {
 
     /// Frames that nobody took are free, in buddies whose heads carry order and links.
     fn mark_free(&mut self) {
+        if self.o.no_free {
+            for mfn in self.ram.clone().into_iter().flat_map(|r| r.0..r.1) {
+                self.frames.entry(mfn).or_insert_with(Frame::heap);
+            }
+            return;
+        }
         let ranges: Vec<(u64, u64)> = self.ram.iter().copied().filter(|r| r.0 >= 0x100).collect();
         for (start, end) in ranges {
             let mut mfn = start;

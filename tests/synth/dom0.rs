@@ -376,6 +376,8 @@ fn frames(w: &mut World, g: &Guest) {
             // The type of its last use stays until the page gets another one.
             frame = Frame { kind: 1, validated: false, type_count: 0, count: 1, ..frame };
         }
+        // Some pages are cached otherwise, were shadowed, or do not count for the domain.
+        frame.other = if pfn % 13 == 4 { u64::MAX } else { 0 };
         w.frames.insert(mfn, frame);
     }
 }

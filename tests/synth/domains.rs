@@ -152,6 +152,8 @@ pub fn fill_heads(w: &mut World) {
             let on_cpu = w.o.running.iter().find(|r| (r.1, r.2) == (i, n)).map(|r| r.0);
             w.mem.w32(vcpu + 4, on_cpu.unwrap_or(n % w.o.pcpus) as u32);
             w.mem.w64(vcpu + 8, 0xffff_82e0_0002_b89c);
+            let never_ran = i == 0 && n >= w.o.never_ran_from;
+            runstate(w, vcpu + l.vcpu_runstate, on_cpu.is_some() || id == 0x7fff, never_ran);
             w.mem.w64(vcpu + l.vcpu_domain, domain_va);
             let sibling = vcpus.get(n + 1).map_or(0, |&s| w.directmap(s));
             w.mem.w64(vcpu + l.vcpu_domain + 8, sibling);
@@ -164,6 +166,19 @@ pub fn fill_heads(w: &mut World) {
     if w.o.has(Defect::DomainListOutside) {
         let last = w.domains[listed - 1].mfn;
         w.mem.w64((last << 12) + l.next_in_list, 0xffff_8370_0000_0000);
+    }
+}
+
+/// State, when it began, and the time spent in each. A vCPU off its CPU is blocked, or offline as after a panic.
+fn runstate(w: &mut World, at: u64, on_cpu: bool, never_ran: bool) {
+    let mut times = [0; 4].map(|_: u64| 1_000_000_000 + (w.rng.next() >> 32));
+    let mut state = if on_cpu { 0 } else { 2 + w.rng.next() % 2 };
+    let since = times.iter().sum::<u64>() + 900_000_000;
+    if never_ran {
+        (state, times) = (3, [0; 4]);
+    }
+    for (i, word) in [state, since].into_iter().chain(times).enumerate() {
+        w.mem.w64(at + i as u64 * 8, word);
     }
 }
 
@@ -203,12 +218,15 @@ pub fn fill_cpus(w: &mut World) -> Vec<Cpu> {
     for d in 0..1 + w.o.domus {
         for n in 0..w.domains[d].vcpus.len() {
             let stack = w.o.page_offset + ((0x18 + n as u64) << 12) + 0xe80;
-            let regs = kernel_regs(w, &mut rng, stack);
+            let never_ran = d == 0 && n >= w.o.never_ran_from;
+            let regs = if never_ran { Regs::default() } else { kernel_regs(w, &mut rng, stack) };
             let on_cpu = w.o.running.iter().find(|r| (r.1, r.2) == (d, n)).map(|r| r.0);
             let lazy = w.o.lazy_idle && (d, n) == (0, 1);
             // While a vCPU is on a CPU, struct vcpu has what it had when it last left one.
             let saved = if on_cpu.is_some() || lazy { kernel_regs(w, &mut rng, stack - 0x140) } else { regs };
-            w.mem.write((w.domains[d].vcpus[n] << 12) + l.vcpu_user_regs, &saved.bytes());
+            if !never_ran {
+                w.mem.write((w.domains[d].vcpus[n] << 12) + l.vcpu_user_regs, &saved.bytes());
+            }
             if let Some(at) = l.vcpu_dirty_cpu {
                 let dirty = on_cpu.or(lazy.then_some(1)).map_or(u32::MAX, |cpu| cpu as u32);
                 w.mem.w32((w.domains[d].vcpus[n] << 12) + at, dirty);
@@ -218,8 +236,13 @@ pub fn fill_cpus(w: &mut World) -> Vec<Cpu> {
     }
     let idle = w.domains.len() - 1;
     let all: Vec<Cpu> = (0..w.o.pcpus).map(|cpu| fill_stack(w, cpu, idle, &mut rng)).collect();
-    let silent = w.o.silent_cpu;
-    all.into_iter().enumerate().filter(|(cpu, _)| Some(*cpu) != silent).map(|c| c.1).collect()
+    let (silent, zeros) = (w.o.silent_cpu, w.o.silent_zeros);
+    let answered = |(n, cpu): (usize, Cpu)| match Some(n) == silent {
+        true if zeros => Some(Cpu { rsp: 0, rip: 0, cr3: 0 }),
+        true => None,
+        false => Some(cpu),
+    };
+    all.into_iter().enumerate().filter_map(answered).collect()
 }
 
 fn fill_stack(w: &mut World, cpu: usize, idle: usize, rng: &mut Rng) -> Cpu {
@@ -243,7 +266,7 @@ fn fill_stack(w: &mut World, cpu: usize, idle: usize, rng: &mut Rng) -> Cpu {
         }
         // Where nothing tells, they are those of the vCPU that was saved last.
         None => {
-            let t = w.t.vcpus.iter().rev().find(|t| t.on_cpu.is_none()).unwrap();
+            let t = w.t.vcpus.iter().rev().find(|t| t.on_cpu.is_none() && t.regs.rip != 0).unwrap();
             (w.domains[idle].vcpus[cpu], t.regs)
         }
     };
@@ -252,6 +275,11 @@ fn fill_stack(w: &mut World, cpu: usize, idle: usize, rng: &mut Rng) -> Cpu {
         w.mem.w64(top - 0x500 + i * 8, word);
     }
     w.mem.write(top - l.stack_regs, &regs.bytes());
+    if l.fred {
+        // Event data of the last page fault, and a reserved word.
+        w.mem.w64(top - l.stack_regs + 168, w.o.page_offset + 0x1_2340);
+        w.mem.w64(top - l.stack_regs + 176, 0);
+    }
     // processor_id, verw_sel; current_vcpu; cr4.
     w.mem.w32(top - l.stack_current - 8, cpu as u32);
     w.mem.w16(top - l.stack_current - 4, 0xe010);
@@ -260,7 +288,23 @@ fn fill_stack(w: &mut World, cpu: usize, idle: usize, rng: &mut Rng) -> Cpu {
     w.mem.w64(top - l.stack_current + 16, 0x15_0660);
     let in_dom0 = running.is_some_and(|r| r.1 == 0);
     let cr3 = if in_dom0 { w.t.p2m_cr3.max(w.t.dom0[&w.t.swapper_pfn] << 12) } else { w.root << 12 };
-    // The crashing CPU is on its own stack, the others stopped on the NMI's page of the same block.
-    let rsp = if cpu == 0 { top_va - 0x348 } else { top_va - 0x8000 + 0x2f10 };
+    // The crashing CPU is on its own stack. The others were stopped by NMI: in a guest, its frame is the one at the top;
+    // in Xen, it is on the NMI's page of the same block.
+    let by_nmi = cpu != w.o.crashed_cpu || w.o.crash_like_stop;
+    if !by_nmi {
+        w.t.crashed_cpu = Some(cpu);
+    }
+    let vector = |w: &mut World, frame: u64| w.mem.w32(frame + 124, 2);
+    let rsp = match (by_nmi, running.is_some()) {
+        (false, _) => top_va - 0x348,
+        (true, true) => {
+            vector(w, top - l.stack_regs);
+            top_va - l.stack_regs - 0x48
+        }
+        (true, false) => {
+            vector(w, top - 0x8000 + 0x3000 - 168);
+            top_va - 0x8000 + 0x3000 - 168 - 0x48
+        }
+    };
     Cpu { rsp, rip: w.image_va(STOPPED_AT), cr3 }
 }

@@ -87,10 +87,9 @@ impl Notes {
             // elf_prstatus: pr_pid stays 0, pr_reg at 112 has Xen's registers.
             let mut status = vec![0; 336];
             let mut reg = |i: usize, v: u64| status[112 + i * 8..120 + i * 8].copy_from_slice(&v.to_le_bytes());
-            for (i, v) in [(10, cpu.rsp - 0x200), (16, cpu.rip), (17, 0xe008), (18, 0x202), (19, cpu.rsp), (20, 0xe010)]
-            {
-                reg(i, v);
-            }
+            let (cs, flags, ss) = (0xe008, 0x202, 0xe010);
+            let regs = [(4, cpu.rsp + 0x20), (16, cpu.rip), (17, cs), (18, flags), (19, cpu.rsp), (20, ss)];
+            regs.into_iter().filter(|_| cpu.rsp != 0).for_each(|(i, v)| reg(i, v));
             if o.prstatus {
                 notes.push(note("CORE", 1, &status));
             }

@@ -116,8 +116,10 @@ pub struct Frame {
     pub allocated: bool,
     pub xen_heap: bool,
     pub broken: bool,
-    /// Free frames: PGC_need_scrub, which shares bit 63 with PGC_allocated up to 4.21.
+    /// Free frames: PGC_need_scrub, wherever this hypervisor has it.
     pub scrub: bool,
+    /// Further bits of count_info; those are set that the hypervisor has.
+    pub other: u64,
     pub count: u64,
     pub kind: u64,
     pub pinned: bool,
@@ -136,6 +138,7 @@ impl Frame {
         xen_heap: false,
         broken: false,
         scrub: false,
+        other: 0,
         count: 0,
         kind: 0,
         pinned: false,

@@ -11,6 +11,7 @@ pub mod elf;
 pub mod generation;
 pub mod kallsyms;
 pub mod kernel;
+pub mod layout;
 pub mod mem;
 pub mod memmap;
 pub mod memread;
@@ -22,94 +23,10 @@ pub mod vmcoreinfo;
 pub mod xen;
 
 pub use elf::ElfOptions;
+pub use layout::{Pdx, Xen, XenLayout};
 pub use mem::{PAGE, Page};
 pub use pages::PageKind;
 pub use truth::{Dump, Expect, Regs, TableTruth, Truth, VcpuTruth};
-
-/// Hypervisor layout generations; the numbers each implies are in [`XenLayout::of`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Xen {
-    /// 4.5: domain.shared_info at 8, the image 1 MiB above 0xffff82d080000000.
-    V4_5,
-    /// 4.8: shared_info at 16, four type bits, page state at bits 55-56.
-    V4_8,
-    /// 4.12: three type bits, page state at bits 55-56, the image 2 MiB above the old base.
-    V4_12,
-    /// 4.14.6: the new base 0xffff82d040000000, page state at bits 58-59 (XSA-402).
-    V4_14,
-    V4_17,
-    /// 4.20: unique_id before vcpu**, vcpu_info_area before vcpu.domain.
-    V4_20,
-}
-
-/// Numbers that differ between hypervisors; each can be overridden through [`Machine::layout`].
-#[derive(Clone, Debug)]
-pub struct XenLayout {
-    pub major: u64,
-    pub minor: u64,
-    pub virt_start: u64,
-    pub image_offset: u64,
-    pub state_shift: u32,
-    pub type_shift: u32,
-    pub domain_shared_info: u64,
-    pub domain_vcpus: u64,
-    pub next_in_list: u64,
-    pub vcpu_domain: u64,
-    pub vcpu_user_regs: u64,
-    /// vcpu.dirty_cpu (4.11 and later; 0x11c on a real 4.17, 0x138 on a real 4.20): the CPU that holds the registers, or ~0.
-    pub vcpu_dirty_cpu: Option<u64>,
-    /// cpu_user_regs and current_vcpu, counted down from the top of a CPU's stack.
-    pub stack_regs: u64,
-    pub stack_current: u64,
-}
-
-impl XenLayout {
-    pub fn of(xen: Xen) -> Self {
-        let mut l = XenLayout {
-            major: 4,
-            minor: 17,
-            virt_start: 0xffff_82d0_4000_0000,
-            image_offset: 0x20_0000,
-            state_shift: 58,
-            type_shift: 61,
-            domain_shared_info: 16,
-            domain_vcpus: 8,
-            next_in_list: 136,
-            vcpu_domain: 16,
-            vcpu_user_regs: 0x288,
-            vcpu_dirty_cpu: Some(0x11c),
-            stack_regs: 0x108,
-            stack_current: 0x38,
-        };
-        if matches!(xen, Xen::V4_5 | Xen::V4_8 | Xen::V4_12) {
-            l.virt_start = 0xffff_82d0_8000_0000;
-            l.state_shift = 55;
-            // cpu_info had no verw_sel, xen_cr3 and shadow_spec_ctrl words before XPTI.
-            (l.stack_regs, l.stack_current) = if xen == Xen::V4_12 { (0x108, 0x38) } else { (0xe8, 0x18) };
-        }
-        match xen {
-            Xen::V4_5 => {
-                (l.minor, l.image_offset, l.type_shift) = (5, 0x10_0000, 60);
-                // Before 4.6 the vCPU array stood far behind the head.
-                (l.domain_shared_info, l.domain_vcpus, l.next_in_list) = (8, 0x218, 104);
-                (l.vcpu_user_regs, l.vcpu_dirty_cpu) = (0x300, None);
-            }
-            Xen::V4_8 => {
-                (l.minor, l.image_offset, l.type_shift, l.next_in_list) = (8, 0x10_0000, 60, 112);
-                (l.vcpu_user_regs, l.vcpu_dirty_cpu) = (0x300, None);
-            }
-            Xen::V4_12 => (l.minor, l.next_in_list) = (12, 128),
-            Xen::V4_14 => (l.minor, l.next_in_list) = (14, 144),
-            Xen::V4_17 => {}
-            Xen::V4_20 => {
-                (l.minor, l.next_in_list, l.vcpu_user_regs) = (20, 144, 0x280);
-                (l.domain_shared_info, l.domain_vcpus, l.vcpu_domain) = (24, 16, 24);
-                l.vcpu_dirty_cpu = Some(0x138);
-            }
-        }
-        l
-    }
-}
 
 /// How Xen maps its directmap, frame table and M2P.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -220,8 +137,10 @@ pub struct Machine {
     pub layout: XenLayout,
     pub ram_mib: u64,
     pub leaves: Leaves,
-    /// A second RAM region of 4 MiB at 64 GiB, its PDX compressed (mask scheme, bits 20-23 of the MFN dropped).
-    pub pdx_hole: bool,
+    /// First MFNs of further RAM regions of 4 MiB each, ascending; a multiple of 2 MiB, and of 1 GiB with large leaves.
+    pub high: Vec<u64>,
+    /// How MFNs become PDX values.
+    pub pdx: Pdx,
     pub pcpus: usize,
     pub dom0_pages: u64,
     pub dom0_vcpus: usize,
@@ -236,8 +155,18 @@ pub struct Machine {
     pub shared_identity: bool,
     /// L3 tables are locked (bit 60 of type_info, Xen 4.10 and later): a CPU died in the middle of an update.
     pub locked_l3: bool,
+    /// The physical CPU that crashed; it stopped the others by NMI.
+    pub crashed_cpu: usize,
+    /// It crashed by an NMI itself, and nothing tells it from those that it stopped.
+    pub crash_like_stop: bool,
+    /// dom0's vCPUs from this one on were never brought up.
+    pub never_ran_from: usize,
+    /// No frame is free.
+    pub no_free: bool,
     /// This physical CPU did not answer and left no notes.
     pub silent_cpu: Option<usize>,
+    /// Its notes are there, but all zeros (Xen 4.2 and later).
+    pub silent_zeros: bool,
     /// The M2P says nothing of any frame.
     pub m2p_unset: bool,
     /// The tables are there in the layout of kernels before 6.0, but nothing tells where (with `kallsyms` None).
@@ -279,7 +208,8 @@ impl Default for Machine {
             layout: XenLayout::of(Xen::V4_17),
             ram_mib: 16,
             leaves: Leaves::Small,
-            pdx_hole: false,
+            high: Vec::new(),
+            pdx: Pdx::None,
             pcpus: 2,
             dom0_pages: 1500,
             dom0_vcpus: 2,
@@ -293,7 +223,12 @@ impl Default for Machine {
             hidden_kallsyms: false,
             shared_identity: false,
             locked_l3: false,
+            crashed_cpu: 0,
+            crash_like_stop: false,
+            never_ran_from: usize::MAX,
+            no_free: false,
             silent_cpu: None,
+            silent_zeros: false,
             m2p_unset: false,
             page_offset: 0xffff_8880_0000_0000,
             uts_offset: 0,
@@ -322,13 +257,14 @@ macro_rules! setters {
 }
 
 setters! {
-    layout: XenLayout, ram_mib: u64, leaves: Leaves, pdx_hole: bool, pcpus: usize, dom0_pages: u64,
+    layout: XenLayout, ram_mib: u64, leaves: Leaves, high: Vec<u64>, pdx: Pdx, pcpus: usize, dom0_pages: u64,
     dom0_vcpus: usize, domus: usize, domu_pages: u64, zero_percent: u64, note_place: NotePlace,
     kallsyms: Option<KallsymsBase>, kallsyms_fillers: usize, page_offset: u64, uts_offset: u64,
     classic_p2m: bool, linear_p2m: Option<bool>, ambiguous_start_info: bool, unpinned_mm: bool,
     running: Vec<(usize, usize, usize)>, lazy_idle: bool, hidden_kallsyms: bool,
     mem_map: bool, mem_map_absent: bool, mem_section_by_address: bool, section_bits: u64,
-    without_keys: Vec<&'static str>, shared_identity: bool, locked_l3: bool, silent_cpu: Option<usize>, m2p_unset: bool, elf: ElfOptions, seed: u64,
+    without_keys: Vec<&'static str>, shared_identity: bool, locked_l3: bool, silent_cpu: Option<usize>, silent_zeros: bool, m2p_unset: bool,
+    crashed_cpu: usize, crash_like_stop: bool, never_ran_from: usize, no_free: bool, elf: ElfOptions, seed: u64,
 }
 
 impl Machine {
@@ -339,6 +275,11 @@ impl Machine {
     pub fn xen(mut self, xen: Xen) -> Self {
         self.layout = XenLayout::of(xen);
         self
+    }
+
+    /// A second RAM region at 64 GiB, and masked PDX values.
+    pub fn pdx_hole(self, hole: bool) -> Self {
+        if hole { self.high(vec![layout::GIB_64]).pdx(Pdx::Mask) } else { self }
     }
 
     /// Sets the kernel and what comes with it (each can be changed afterwards).

@@ -119,8 +119,13 @@ impl<'a> Core<'a> {
 
     /// count_info, type_info, _domain.
     pub fn page_info(&self, pdx: u64) -> Option<(u64, u64, u64)> {
-        let at = self.walk(self.root, self.frame_table + pdx * 32)?;
-        Some((self.u64(at + 8), self.u64(at + 16), le(self.read(at + 24, 4)?, 0, 4)))
+        let key = |k: &str| self.xen[k];
+        let size = key("SIZE(page_info)");
+        // An entry of 48 bytes may run over a page's edge.
+        let word = |off: u64| Some(self.u64(self.walk(self.root, self.frame_table + pdx * size + off)?));
+        let (count, owner) = (key("OFFSET(page_info.count_info)"), key("OFFSET(page_info._domain)"));
+        let mask = if size == 48 { u64::MAX } else { 0xffff_ffff };
+        Some((word(count)?, word(count + 8)?, word(owner)? & mask))
     }
 }
 

@@ -137,6 +137,8 @@ pub struct Truth {
     pub p2m_vaddr: u64,
     pub p2m_pages: BTreeSet<u64>,
     pub vcpus: Vec<VcpuTruth>,
+    /// The physical CPU that no NMI stopped.
+    pub crashed_cpu: Option<usize>,
     /// Each domain's id and the directmap address of its struct domain.
     pub domains: Vec<(u16, u64)>,
     pub dom_xen: u64,

@@ -13,15 +13,26 @@ pub struct XenSymbols {
     pub dom_io: u64,
     pub pgd_l4: u64,
     pub next_in_list: u64,
+    /// Size, count_info, _domain.
+    pub page_info: (u64, u64, u64),
 }
 
 pub fn xen_text(s: &XenSymbols) -> String {
     format!(
         "PAGESIZE=4096\nSYMBOL(domain_list)={:x}\nSYMBOL(frame_table)={:x}\nSYMBOL(max_page)={:x}\n\
-         SIZE(page_info)=32\nSIZE(domain)=2304\nOFFSET(page_info.count_info)=8\nOFFSET(page_info._domain)=24\n\
+         SIZE(page_info)={}\nSIZE(domain)=2304\nOFFSET(page_info.count_info)={}\nOFFSET(page_info._domain)={}\n\
          OFFSET(domain.domain_id)=0\nOFFSET(domain.next_in_list)={}\nSYMBOL(dom_xen)={:x}\nSYMBOL(dom_io)={:x}\n\
          SYMBOL(pgd_l4)={:x}\n",
-        s.domain_list, s.frame_table, s.max_page, s.next_in_list, s.dom_xen, s.dom_io, s.pgd_l4
+        s.domain_list,
+        s.frame_table,
+        s.max_page,
+        s.page_info.0,
+        s.page_info.1,
+        s.page_info.2,
+        s.next_in_list,
+        s.dom_xen,
+        s.dom_io,
+        s.pgd_l4
     )
 }
 

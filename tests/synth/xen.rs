@@ -1,12 +1,11 @@
 //! The hypervisor's own memory: image variables, directmap, frame table, M2P.
 
-use super::build::{HIGH_MFN, HIGH_PAGES, World};
+use super::build::{HIGH_PAGES, World};
 use super::mem::{Frame, Owner, State};
 use super::vmcoreinfo::{XenSymbols, xen_text};
 use super::{Defect, Leaves};
 
 pub const IMAGE_PAGES: u64 = 64;
-pub const FRAME_TABLE: u64 = 0xffff_82e0_0000_0000;
 pub const M2P: u64 = 0xffff_8280_0000_0000;
 /// RO_MPT, what guests see of the M2P in slot 256.
 pub const M2P_GUEST: u64 = 0xffff_8000_0000_0000;
@@ -89,13 +88,13 @@ pub fn map_all(w: &mut World) -> Vec<Array> {
             for mfn in 0..0x200 {
                 w.map_xen(w.directmap(mfn), 1, mfn << 12 | 0x63);
             }
-            let high = if w.o.pdx_hole { HIGH_MFN..HIGH_MFN + HIGH_PAGES } else { 0..0 };
-            for mfn in (0x200..w.top).chain(high).step_by(0x200) {
+            let high: Vec<u64> = w.o.high.iter().flat_map(|h| (*h..h + HIGH_PAGES).step_by(0x200)).collect();
+            for mfn in (0x200..w.top).step_by(0x200).chain(high) {
                 w.map_xen(w.directmap(mfn), 2, mfn << 12 | 0x8000_0000_0000_01e3);
             }
         }
         Leaves::Huge => {
-            for mfn in if w.o.pdx_hole { vec![0, HIGH_MFN] } else { vec![0] } {
+            for mfn in [vec![0], w.o.high.clone()].concat() {
                 w.map_xen(w.directmap(mfn), 3, mfn << 12 | 0x8000_0000_0000_01e3);
             }
         }
@@ -104,13 +103,13 @@ pub fn map_all(w: &mut World) -> Vec<Array> {
     let root = w.root;
     w.mem.w64((root << 12) + 258 * 8, root << 12 | 0x8000_0000_0000_0063);
     let mut regions = vec![(0, w.top)];
-    if w.o.pdx_hole {
-        regions.push((HIGH_MFN, HIGH_MFN + HIGH_PAGES));
-    }
+    regions.extend(w.o.high.iter().map(|h| (*h, h + HIGH_PAGES)));
     let mut arrays = Vec::new();
     for (start, end) in regions {
-        // 128 page_info in a page; the tail stays all ones: "no page".
-        let frame_table = w.map_array(FRAME_TABLE + w.pdx(start) * 32, (end - start).div_ceil(128), 0xff);
+        // The tail stays all ones: "no page".
+        let size = w.o.layout.page_info().0;
+        let va = w.o.layout.frame_table() + w.pdx(start) * size;
+        let frame_table = w.map_array(va, ((end - start) * size).div_ceil(4096), 0xff);
         // M2P is indexed by MFN, whatever the PDX.
         let m2p = w.map_array(M2P + start * 8, (end - start).div_ceil(512), 0xff);
         for (i, &mfn) in m2p.iter().enumerate() {
@@ -131,7 +130,9 @@ pub fn map_all(w: &mut World) -> Vec<Array> {
 /// Page state and flags, by version of the bits.
 fn count_info(w: &World, f: &Frame) -> u64 {
     let broken = if w.o.layout.state_shift == 55 { 57 } else { 60 };
-    u64::from(f.allocated || f.scrub) << 63
+    u64::from(f.allocated) << 63
+        | u64::from(f.scrub) << w.o.layout.scrub_bit
+        | f.other & w.o.layout.other_bits
         | u64::from(f.xen_heap) << 62
         | u64::from(f.broken) << broken
         | (f.state as u64) << w.o.layout.state_shift
@@ -149,20 +150,13 @@ fn type_info(w: &World, f: &Frame) -> u64 {
 
 /// Frame table and the image's variables.
 pub fn fill(w: &mut World, arrays: &[Array]) -> ImageInfo {
-    for Array { start, frame_table: mfns, .. } in arrays {
-        for (i, &mfn) in mfns.iter().enumerate() {
-            for k in 0..128 {
-                let of = start + i as u64 * 128 + k;
-                let Some(frame) = w.frames.get(&of).copied() else {
-                    continue;
-                };
-                let at = (mfn << 12) + k * 32;
-                let owner = owner_word(w, &frame);
-                w.mem.w64(at, frame.list);
-                w.mem.w64(at + 8, count_info(w, &frame));
-                w.mem.w64(at + 16, type_info(w, &frame));
-                w.mem.w32(at + 24, owner);
-                w.mem.w32(at + 28, 0);
+    for Array { start, end, frame_table } in arrays {
+        let known: Vec<(u64, Frame)> = w.frames.range(start..end).map(|(&mfn, f)| (mfn, *f)).collect();
+        for (of, frame) in known {
+            for (i, word) in page_info(w, &frame).into_iter().enumerate() {
+                // Words do not run over a page's edge, entries of 48 bytes do.
+                let at = (of - start) * w.o.layout.page_info().0 + i as u64 * 8;
+                w.mem.w64((frame_table[(at >> 12) as usize] << 12) + (at & 0xfff), word);
             }
         }
     }
@@ -170,15 +164,24 @@ pub fn fill(w: &mut World, arrays: &[Array]) -> ImageInfo {
     image_variables(w, arrays.last().unwrap().end)
 }
 
+/// struct page_info: list (two u32; two u64 in BIGMEM builds), count_info, type_info, _domain, tlbflush_timestamp.
+fn page_info(w: &World, f: &Frame) -> Vec<u64> {
+    let owner = owner_word(w, f);
+    let (count, kind) = (count_info(w, f), type_info(w, f));
+    if w.o.layout.bigmem { vec![f.list, f.list, count, kind, owner, 0] } else { vec![f.list, count, kind, owner] }
+}
+
 /// `_domain` is the PDX of struct domain; free heads and old heap pages have an order there.
-fn owner_word(w: &World, f: &Frame) -> u32 {
+fn owner_word(w: &World, f: &Frame) -> u64 {
     let mfn = match f.owner {
-        Owner::None => return f.order,
+        Owner::None => return f.order.into(),
         Owner::Dom(d) => w.domains[d].mfn,
         Owner::DomXen => w.domains.iter().find(|d| d.id == 0x7ff2).unwrap().mfn,
         Owner::DomIo => w.domains.iter().find(|d| d.id == 0x7ff1).unwrap().mfn,
     };
-    w.pdx(mfn) as u32
+    let pdx = w.pdx(mfn);
+    assert!(w.o.layout.bigmem || pdx >> 32 == 0, "too much memory for struct page_info of 32 bytes");
+    pdx
 }
 
 fn frame_table_defects(w: &mut World, low: &[u64]) {
@@ -187,8 +190,8 @@ fn frame_table_defects(w: &mut World, low: &[u64]) {
     let worst = (0..low.len() as u64).max_by_key(|&i| count(i)).unwrap();
     let hit = |w: &World| w.t.dom0.iter().filter(|(_, m)| *m / 128 == worst).map(|(&p, _)| p).collect();
     if w.o.has(Defect::FrameTableUnmapped) {
-        assert!(w.o.leaves == Leaves::Small);
-        w.map_xen(FRAME_TABLE + worst * 4096, 1, 0);
+        assert!(w.o.leaves == Leaves::Small && !w.o.layout.bigmem);
+        w.map_xen(w.o.layout.frame_table() + worst * 4096, 1, 0);
         w.t.defect_pfns = hit(w);
     }
     if w.o.has(Defect::FrameTableAbsent) {
@@ -210,17 +213,17 @@ fn image_variables(w: &mut World, max_page: u64) -> ImageInfo {
     let first = w.directmap(w.domains[0].mfn);
     for (off, value) in [
         (DOMAIN_LIST, first),
-        (FRAME_TABLE_PTR, FRAME_TABLE),
+        (FRAME_TABLE_PTR, w.o.layout.frame_table()),
         (MAX_PAGE, max_page),
         (DOM_XEN, w.t.dom_xen),
         (DOM_IO, w.t.dom_io),
     ] {
         w.mem.w64(w.image_ma(off), value);
     }
-    (w.t.frame_table, w.t.max_page) = (FRAME_TABLE, max_page);
+    (w.t.frame_table, w.t.max_page) = (w.o.layout.frame_table(), max_page);
     let mut at = w.image_ma(STRINGS);
-    let strings =
-        [".7-synth", "", "gcc (Synth 12.2.0-14) 12.2.0", "Wed Nov  4 16:52:28 UTC 2026", "16:52:28"].map(|s| {
+    let strings = [w.o.layout.extra, "", "gcc (Synth 12.2.0-14) 12.2.0", "Wed Nov  4 16:52:28 UTC 2026", "16:52:28"]
+        .map(|s| {
             let here = at;
             w.mem.write(at, s.as_bytes());
             at += s.len() as u64 + 1;
@@ -234,6 +237,7 @@ fn image_variables(w: &mut World, max_page: u64) -> ImageInfo {
         dom_io: w.image_va(DOM_IO),
         pgd_l4: w.image_va(PGD_L4),
         next_in_list: w.o.layout.next_in_list,
+        page_info: w.o.layout.page_info(),
     });
     w.t.vmcoreinfo_xen.clone_from(&vmcoreinfo);
     ImageInfo { vmcoreinfo, strings }

@@ -33,7 +33,8 @@ impl Inverted {
     /// The same for several domains at once, in their order.
     pub fn read_all(host: &Host<'_>, domains: &[&Domain]) -> Vec<Self> {
         let max = host.frames.max_page().min(MAX_FRAME + 1);
-        let parts: Vec<u64> = (0..max).step_by(PART as usize).collect();
+        let blocks = host.frames.pdx().blocks();
+        let parts: Vec<u64> = blocks.into_iter().flat_map(|(a, b)| (a..b.min(max)).step_by(PART as usize)).collect();
         let scan = |first: &u64| {
             let mut found = Vec::new();
             let (mut frames, mut m2p) = (host.frames.cursor(), M2p::new(host.space));
