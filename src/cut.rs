@@ -46,7 +46,11 @@ fn cut_memory(
 ) -> Result<Report> {
     progress.stage("reading Xen's structures", None);
     let host = Host::open(mem, core)?;
-    let domain = host.hardware_domain().ok_or_else(|| {
+    let domain = match options.domain {
+        Some(id) => host.domains.iter().find(|d| d.id == id),
+        None => host.hardware_domain(),
+    };
+    let domain = domain.ok_or_else(|| {
         let ids: Vec<_> = host.domains.iter().map(|d| d.id.to_string()).collect();
         Error::missing("domain 0", format!("the domain list has {} only", ids.join(", ")))
     })?;

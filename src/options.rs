@@ -24,6 +24,8 @@ impl Default for Format {
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The domain to cut out; the hardware domain if `None`.
+    pub domain: Option<u16>,
     /// The format of the output.
     pub format: Format,
     /// What to leave out.
@@ -43,6 +45,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            domain: None,
             format: Format::default(),
             level: Level::MOST,
             require_level: false,

@@ -41,6 +41,9 @@ pub struct Cut {
     /// The file to write. It is written as OUT.incomplete, synced and renamed.
     #[arg(required = true)]
     pub out: Option<PathBuf>,
+    /// The domain to cut out: its id. The default is dom0.
+    #[arg(long, value_name = "ID")]
+    pub domain: Option<u16>,
     /// What to leave out, in makedumpfile's bits: 1 zero pages (readers see zeros all the same), 2 page cache, 4 page cache
     /// with private data too, 8 pages of processes, 16 free pages; added up. 0 keeps everything; any other level leaves out
     /// pages with bad memory. No vmlinux is needed.

@@ -52,6 +52,7 @@ fn cut_out(args: &Cut) -> Result<()> {
         (None, None) => None,
     };
     let options = Options {
+        domain: args.domain,
         format: args.format(),
         level: args.exclude.unwrap_or(args.level),
         require_level: args.require_level,
