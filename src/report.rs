@@ -328,6 +328,7 @@ impl VcpuReport {
             VcpuState::Running(cpu) => format!("on CPU {cpu}"),
             VcpuState::Lazy(cpu) => format!("still on idle CPU {cpu}"),
             VcpuState::Saved => "saved".into(),
+            VcpuState::Vmcb => "in the VMCB only".into(),
             VcpuState::Unknown => "unknown".into(),
         };
         let hex = |n: u64| format!("{n:#x}");

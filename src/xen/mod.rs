@@ -6,6 +6,7 @@
 pub mod domain;
 pub mod frame_table;
 pub mod host;
+pub mod hvm;
 pub mod hypervisor;
 pub mod m2p;
 pub mod notes;

@@ -4,6 +4,8 @@
 //! * struct domain has a pointer to an array of pointers whose n-th target begins with vcpu_id n and points back to the
 //!   domain. No other field does.
 //! * saved registers are a `cpu_user_regs` with the selectors of a 64-bit PV guest (Xen: public/arch-x86/xen-x86_64.h).
+//! * those of a translated domain's vCPU stand at the same place, with selectors that mean nothing; its VMCB, where it has one
+//!   ([`hvm`]), tells the rest.
 //! * the top of a physical CPU's 32 KiB stack (Xen: struct cpu_info) has the guest's registers as they were pushed on
 //!   the way into Xen, and a pointer to the current vCPU.
 //!
@@ -12,8 +14,11 @@
 
 use super::domain::Domain;
 use super::host::Host;
+use super::hvm::{self, Control, Vmcb};
+use super::p2m::hap::Hap;
+use super::p2m::source::Source;
 use crate::bytes::{u16_at, u32_at, u64_at};
-use crate::units::{PAGE_SIZE, VirtAddr};
+use crate::units::{MAX_FRAME, PAGE_SIZE, VirtAddr};
 use std::collections::BTreeMap;
 
 /// Xen's bound for a PV domain (MAX_VIRT_CPUS).
@@ -60,7 +65,9 @@ pub enum VcpuState {
     Lazy(u32),
     /// In struct vcpu.
     Saved,
-    /// Nowhere: an HVM or PVH vCPU, or one that never ran.
+    /// In its VMCB only, which has no other general register than rax and rsp.
+    Vmcb,
+    /// Nowhere: one that never ran, or a translated domain's that nothing tells apart from its past.
     Unknown,
 }
 
@@ -79,24 +86,46 @@ pub struct Vcpu {
     pub regs: Option<UserRegs>,
     /// Whether nothing but likelihood says that these are its registers.
     pub guessed: bool,
+    /// Of a translated domain: its VMCB, if it has one.
+    pub vmcb: Option<Vmcb>,
+    /// Of a translated domain: its control registers, the VMCB's or Xen's copies.
+    pub control: Option<Control>,
+    translated: bool,
     bytes: Vec<u8>,
 }
 
 impl Vcpu {
     fn unknown(id: u32, va: VirtAddr) -> Self {
-        Self { id, va, processor: u32::MAX, state: VcpuState::Unknown, regs: None, guessed: false, bytes: Vec::new() }
+        Self {
+            id,
+            va,
+            processor: u32::MAX,
+            state: VcpuState::Unknown,
+            regs: None,
+            guessed: false,
+            vmcb: None,
+            control: None,
+            translated: false,
+            bytes: Vec::new(),
+        }
     }
 }
 
 impl UserRegs {
     /// Reads registers of a 64-bit PV guest; `None` for anything else.
     fn parse(bytes: &[u8], at: usize) -> Option<Self> {
-        let word = |i: usize| u64_at(bytes, at.checked_add(i * 8)?);
         let (cs, ss) = (u16_at(bytes, at.checked_add(136)?)?, u16_at(bytes, at.checked_add(160)?)?);
         // Xen's flat ring-3 selectors, or Linux's own for user space (64-bit, 32-bit).
         if !matches!(cs, 0xe033 | 0x33 | 0x23 | 0xe023) || !matches!(ss, 0xe02b | 0x2b) {
             return None;
         }
+        Self::read(bytes, at)
+    }
+
+    /// The same of any guest in 64-bit mode, whatever the selectors.
+    fn read(bytes: &[u8], at: usize) -> Option<Self> {
+        let word = |i: usize| u64_at(bytes, at.checked_add(i * 8)?);
+        let (cs, ss) = (u16_at(bytes, at.checked_add(136)?)?, u16_at(bytes, at.checked_add(160)?)?);
         let mut general = [0; 15];
         for (i, r) in general.iter_mut().enumerate() {
             *r = word(i)?;
@@ -105,6 +134,16 @@ impl UserRegs {
         // Bit 1 of RFLAGS is always set, bits 22 and up never.
         let sound = regs.rflags & 2 != 0 && regs.rflags >> 22 == 0;
         (sound && VirtAddr(regs.rip).is_canonical() && VirtAddr(regs.rsp).is_canonical()).then_some(regs)
+    }
+
+    /// The registers of a VMCB, with the selectors of bare metal.
+    fn of_vmcb(vmcb: &Vmcb) -> Self {
+        let mut general = [0; 15];
+        if let Some(rax) = general.get_mut(10) {
+            *rax = vmcb.rax;
+        }
+        let (cs, ss) = (vmcb.cs().selector, vmcb.ss().selector);
+        Self { general, error: 0, rip: vmcb.rip, cs, rflags: vmcb.rflags, rsp: vmcb.rsp, ss }
     }
 
     /// Whether the vCPU was in its kernel: the upper half of the address space.
@@ -121,6 +160,8 @@ struct StackTop {
     current: VirtAddr,
     idle: bool,
     regs: Option<UserRegs>,
+    /// The same without a look at the selectors: a translated domain's have none.
+    any: Option<UserRegs>,
 }
 
 /// By CPU number.
@@ -145,7 +186,8 @@ pub fn vcpus(host: &Host<'_>, domains: &[&Domain]) -> BTreeMap<u16, Vec<Vcpu>> {
 
 /// Gives each vCPU its registers; says whether it could do so without guessing.
 fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &Tops) -> bool {
-    let saved_at = common_offset(all.values().flatten().map(|v| v.bytes.as_slice()));
+    let saved_at = common_offset(all.values().flatten().map(|v| v.bytes.as_slice()))
+        .or_else(|| offset_by_vmcb(all.values().flatten().map(|v| (v.vmcb, v.bytes.as_slice()))));
     let dirty = DirtyCpu::calibrate(all.values().flatten(), tops);
     // Registers that a stack shares with a struct vcpu were saved from it: the stack's are the past.
     let saved: Vec<UserRegs> = all.values().flatten().filter_map(|v| UserRegs::parse(&v.bytes, saved_at?)).collect();
@@ -156,6 +198,11 @@ fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &Tops) -> bool {
     }
     let mut certain = true;
     for v in all.values_mut().flatten() {
+        if v.translated {
+            let held = dirty.holds(v);
+            certain &= v.take_translated(tops, saved_at, held);
+            continue;
+        }
         let running = tops.iter().find(|(_, t)| t.current == v.va && t.regs.is_some());
         let left =
             tops.get_key_value(&v.processor).filter(|(_, t)| t.idle && t.regs.is_some_and(|r| !saved.contains(&r)));
@@ -173,6 +220,55 @@ fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &Tops) -> bool {
         v.guessed &= running.is_none();
     }
     certain
+}
+
+impl Vcpu {
+    /// Gives the vCPU of a translated domain its registers; says whether these are certain. `held` is whether the CPU that
+    /// it last ran on holds them, if that is known.
+    fn take_translated(&mut self, tops: &Tops, saved_at: Option<usize>, held: Option<bool>) -> bool {
+        let fits = |r: &UserRegs| self.vmcb.is_none_or(|vmcb| vmcb.agrees(r.rip, r.rsp));
+        let running = tops.iter().find(|(_, t)| t.current == self.va).and_then(|(cpu, t)| Some((*cpu, t.any?)));
+        let left = tops.get_key_value(&self.processor).filter(|(_, t)| t.idle);
+        let left = left.and_then(|(cpu, t)| Some((*cpu, t.any?))).filter(|(_, r)| fits(r));
+        let own = saved_at.and_then(|at| UserRegs::read(&self.bytes, at));
+        let certain = self.vmcb.is_some() || held.is_some();
+        let (state, regs, certain) = match (running, left, own) {
+            (Some((cpu, regs)), _, _) => (VcpuState::Running(cpu), Some(regs), fits(&regs)),
+            (None, Some((cpu, regs)), _) if held == Some(true) => (VcpuState::Lazy(cpu), Some(regs), true),
+            (None, _, Some(regs)) if fits(&regs) => (VcpuState::Saved, Some(regs), certain),
+            (None, Some((cpu, regs)), _) if self.vmcb.is_some() => (VcpuState::Lazy(cpu), Some(regs), true),
+            _ => match &self.vmcb {
+                Some(vmcb) => (VcpuState::Vmcb, Some(UserRegs::of_vmcb(vmcb)), false),
+                None => (VcpuState::Unknown, None, false),
+            },
+        };
+        // The selectors that Xen saves are leftovers; without a VMCB nothing tells the right ones but where the vCPU was.
+        let selectors = |r: &UserRegs| match &self.vmcb {
+            Some(vmcb) => (vmcb.cs().selector, vmcb.ss().selector),
+            None if r.in_kernel() => (0x10, 0x18),
+            None => (0x33, 0x2b),
+        };
+        let regs = regs.map(|r| (r, selectors(&r))).map(|(r, (cs, ss))| UserRegs { cs, ss, ..r });
+        (self.state, self.regs, self.guessed) = (state, regs, regs.is_some() && !certain);
+        certain
+    }
+}
+
+/// The offset at which most of these memories have the registers of the VMCB beside them.
+fn offset_by_vmcb<'v>(memories: impl Iterator<Item = (Option<Vmcb>, &'v [u8])>) -> Option<usize> {
+    let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
+    for (vmcb, bytes) in memories {
+        let agrees =
+            |at: &usize| UserRegs::read(bytes, *at).is_some_and(|r| vmcb.is_some_and(|v| v.agrees(r.rip, r.rsp)));
+        let fits = (0..bytes.len().saturating_sub(REGS_BYTES)).step_by(8).filter(agrees);
+        fits.for_each(|at| *votes.entry(at).or_default() += 1);
+    }
+    votes.into_iter().max_by_key(|(at, n)| (*n, std::cmp::Reverse(*at))).map(|(at, _)| at)
+}
+
+/// The control registers of a translated domain's vCPUs, in their order.
+pub fn controls(host: &Host<'_>, domain: &Domain) -> Vec<Control> {
+    find(host, domain).into_iter().filter_map(|v| v.control).collect()
 }
 
 /// Finds the vCPU array of a domain.
@@ -210,7 +306,17 @@ fn vcpu_at(host: &Host<'_>, domain: &Domain, va: VirtAddr, id: u32) -> Option<Vc
     host.space.read("struct vcpu", va, &mut bytes).ok()?;
     let back = BACK_POINTERS.iter().any(|at| u64_at(&bytes, *at) == Some(domain.va.0));
     let processor = u32_at(&bytes, 4)?;
-    (back && u32_at(&bytes, 0) == Some(id)).then(|| Vcpu { processor, bytes, ..Vcpu::unknown(id, va) })
+    if !back || u32_at(&bytes, 0) != Some(id) {
+        return None;
+    }
+    let translated = domain.may_be_translated();
+    let vmcb = hvm::vmcb(host, domain.hap, &bytes).filter(|_| translated);
+    let copies = || {
+        let tables = Hap::new(host, domain.hap?);
+        hvm::guest_cr(&bytes, |pfn| tables.lookup(pfn).is_some_and(|e| e <= MAX_FRAME))
+    };
+    let control = vmcb.map(|v| v.control).or_else(copies);
+    Some(Vcpu { processor, vmcb, control, translated: control.is_some(), bytes, ..Vcpu::unknown(id, va) })
 }
 
 /// The offset at which most of these memories have registers; the lowest of several.
@@ -233,7 +339,6 @@ fn stack_tops(host: &Host<'_>) -> Tops {
         Some(bytes)
     };
     let memories: Vec<Option<Vec<u8>>> = host.notes.cpus.iter().map(|c| read(c.rsp)).collect();
-    let regs_at = common_offset(memories.iter().flatten().map(Vec::as_slice));
     let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
     for bytes in memories.iter().flatten() {
         for at in (0..TOP - 8).step_by(8) {
@@ -243,10 +348,20 @@ fn stack_tops(host: &Host<'_>) -> Tops {
         }
     }
     let current_at = votes.into_iter().max_by_key(|(at, n)| (*n, *at)).map(|(at, _)| at);
+    let regs_at = common_offset(memories.iter().flatten().map(Vec::as_slice)).or_else(|| {
+        let vmcb = |bytes: &[u8]| {
+            let mut vcpu = vec![0; VCPU_BYTES];
+            host.space.read("struct vcpu", VirtAddr(u64_at(bytes, current_at?)?), &mut vcpu).ok()?;
+            hvm::vmcb(host, None, &vcpu)
+        };
+        offset_by_vmcb(memories.iter().flatten().map(|bytes| (vmcb(bytes), bytes.as_slice())))
+    });
     let top = |bytes: &Vec<u8>| {
         let current = VirtAddr(current_at.and_then(|at| u64_at(bytes, at)).unwrap_or_default());
         let (owner, cpu) = owner_of(host, current)?;
-        Some((cpu, StackTop { current, idle: owner == IDLE, regs: regs_at.and_then(|at| UserRegs::parse(bytes, at)) }))
+        let regs = regs_at.and_then(|at| UserRegs::parse(bytes, at));
+        let any = regs_at.and_then(|at| UserRegs::read(bytes, at));
+        Some((cpu, StackTop { current, idle: owner == IDLE, regs, any }))
     };
     memories.iter().flatten().filter_map(top).collect()
 }
