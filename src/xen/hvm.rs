@@ -38,7 +38,7 @@ const MOST_INSTRUCTION: u64 = 15;
 pub struct Segment {
     /// Selector.
     pub selector: u16,
-    /// Attributes: bits 0-7 and 12-15 of the descriptor's flags, put together.
+    /// Attributes: bits 8-15 and 20-23 of the descriptor's upper half, put together.
     pub attributes: u16,
     /// Limit.
     pub limit: u32,

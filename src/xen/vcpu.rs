@@ -18,7 +18,7 @@ use super::hvm::{self, Control, Vmcb};
 use super::p2m::hap::Hap;
 use super::p2m::source::Source;
 use crate::bytes::{u16_at, u32_at, u64_at};
-use crate::units::{MAX_FRAME, PAGE_SIZE, VirtAddr};
+use crate::units::{MAX_FRAME, PAGE_SHIFT, PAGE_SIZE, PTE_FRAME_MASK, VirtAddr};
 use std::collections::BTreeMap;
 
 /// Xen's bound for a PV domain (MAX_VIRT_CPUS).
@@ -310,13 +310,22 @@ fn vcpu_at(host: &Host<'_>, domain: &Domain, va: VirtAddr, id: u32) -> Option<Vc
         return None;
     }
     let translated = domain.may_be_translated();
-    let vmcb = hvm::vmcb(host, domain.hap, &bytes).filter(|_| translated);
-    let copies = || {
-        let tables = Hap::new(host, domain.hap?);
-        hvm::guest_cr(&bytes, |pfn| tables.lookup(pfn).is_some_and(|e| e <= MAX_FRAME))
-    };
-    let control = vmcb.map(|v| v.control).or_else(copies);
-    Some(Vcpu { processor, vmcb, control, translated: control.is_some(), bytes, ..Vcpu::unknown(id, va) })
+    let tables = domain.hap.map(|root| Hap::new(host, root));
+    let is_memory = |pfn| tables.as_ref().is_none_or(|t| t.lookup(pfn).is_some_and(|e| e <= MAX_FRAME));
+    // At some exits a VMCB can have what is the host's.
+    let own = |v: &Vmcb| v.nested == 0 || is_memory((v.control.cr3 & PTE_FRAME_MASK) >> PAGE_SHIFT);
+    let vmcb = hvm::vmcb(host, domain.hap, &bytes).filter(|v| translated && own(v));
+    let copies = || hvm::guest_cr(&bytes, is_memory).filter(|_| tables.is_some());
+    // Without nested paging the VMCB has the registers of Xen's own tables.
+    let control = vmcb.filter(|v| v.nested != 0).map(|v| v.control).or_else(copies);
+    Some(Vcpu {
+        processor,
+        vmcb,
+        control,
+        translated: vmcb.is_some() || control.is_some(),
+        bytes,
+        ..Vcpu::unknown(id, va)
+    })
 }
 
 /// The offset at which most of these memories have registers; the lowest of several.
