@@ -102,8 +102,9 @@ impl Domain {
     /// Whether it owns the frame as ordinary memory. A translated domain has Xen-heap pages (shared info, grant tables) in
     /// its P2M like all others.
     pub fn owns(&self, xen: &Hypervisor<'_>, info: &super::page_info::PageInfo) -> bool {
-        let heap = info.is_xen_heap() && self.hap.is_none();
-        info.has_owner(xen.state_bits) && info.owner == self.owner_code && !heap
+        // Its tables, which Xen before 4.10 accounts to it, are none of it.
+        let other = if self.hap.is_some() { !info.is_allocated() } else { info.is_xen_heap() };
+        info.has_owner(xen.state_bits) && info.owner == self.owner_code && !other
     }
 
     /// Whether nothing says that it is a PV domain, as far as struct domain and shared info tell.

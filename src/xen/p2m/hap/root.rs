@@ -16,8 +16,6 @@ const OBJECT: usize = 2048;
 /// Leaves and tables that are tried under a root.
 const MOST_LEAVES: u32 = 1024;
 const MOST_TABLES: u32 = 256;
-/// `PGC_allocated`: a domain's own page, which no table of Xen's is.
-const ALLOCATED: u64 = 1 << 63;
 
 /// Where a translated domain's tables begin, and how they are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +68,7 @@ fn object(xen: &Hypervisor<'_>, va: VirtAddr) -> Option<Vec<u8>> {
 /// Whether a frame can hold one of the tables: Xen's own, or of the pool that it accounts to a domain (before Xen 4.10 with
 /// the domain as owner), but not memory that was given to a domain. True if nothing is known of it.
 pub(super) fn may_be_table(xen: &Hypervisor<'_>, mfn: Mfn) -> bool {
-    xen.frames.get(mfn).is_none_or(|info| info.count & ALLOCATED == 0)
+    xen.frames.get(mfn).is_none_or(|info| !info.is_allocated())
 }
 
 /// The kind of an L4 table; `None` if the page cannot be one.
