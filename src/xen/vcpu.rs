@@ -322,7 +322,7 @@ fn vcpu_at(host: &Host<'_>, domain: &Domain, va: VirtAddr, id: u32) -> Option<Vc
         processor,
         vmcb,
         control,
-        translated: vmcb.is_some() || control.is_some(),
+        translated: domain.hap.is_some() || vmcb.is_some(),
         bytes,
         ..Vcpu::unknown(id, va)
     })
