@@ -29,6 +29,8 @@ const IDLE: u16 = 0x7fff;
 const STACK: u64 = 0x8000;
 /// struct cpu_info is smaller than this in every version.
 const TOP: usize = 0x300;
+/// Addresses that Linux leaves to a hypervisor: no kernel of a guest is there.
+const XEN_AREA: std::ops::Range<u64> = 0xffff_8000_0000_0000..0xffff_8800_0000_0000;
 /// What is read of struct vcpu; the registers come early in it.
 const VCPU_BYTES: usize = PAGE_SIZE;
 /// The back pointer to the domain: 16 up to Xen 4.17, 24 from 4.18 on, where `vcpu_info_area` stands before it.
@@ -226,7 +228,8 @@ impl Vcpu {
     /// Gives the vCPU of a translated domain its registers; says whether these are certain. `held` is whether the CPU that
     /// it last ran on holds them, if that is known.
     fn take_translated(&mut self, tops: &Tops, saved_at: Option<usize>, held: Option<bool>) -> bool {
-        let fits = |r: &UserRegs| self.vmcb.is_none_or(|vmcb| vmcb.agrees(r.rip, r.rsp));
+        // Where a guest died at an exit, Xen's own place may have got there.
+        let fits = |r: &UserRegs| !XEN_AREA.contains(&r.rip) && self.vmcb.is_none_or(|vmcb| vmcb.agrees(r.rip, r.rsp));
         let running = tops.iter().find(|(_, t)| t.current == self.va).and_then(|(cpu, t)| Some((*cpu, t.any?)));
         let left = tops.get_key_value(&self.processor).filter(|(_, t)| t.idle);
         let left = left.and_then(|(cpu, t)| Some((*cpu, t.any?))).filter(|(_, r)| fits(r));
