@@ -2,7 +2,6 @@
 
 use crate::error::Result;
 use crate::linux::kernel::Landmarks;
-use crate::linux::kernel::START_KERNEL_MAP;
 use crate::linux::names::Names;
 use crate::linux::{Found, Kernel, marks, note, toolstack};
 use crate::options::{Format, Options, Which};
@@ -172,8 +171,8 @@ impl Cutter<'_> {
             Format::Elf => {
                 let base = kernel.as_ref().map_or(0xffff_8880_0000_0000, Kernel::direct_map);
                 let mut windows = vec![elf::Window { base: VirtAddr(base), first: Pfn(0), end: plan.end() }];
-                if let Some((first, end)) = kernel.as_ref().and_then(Kernel::image_pfns) {
-                    windows.push(elf::Window { base: VirtAddr(START_KERNEL_MAP), first, end });
+                if let Some((base, first, end)) = kernel.as_ref().and_then(Kernel::image_window) {
+                    windows.push(elf::Window { base, first, end });
                 }
                 elf::write(&walker, &notes, &windows, &out, pool, *progress)?
             }

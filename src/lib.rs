@@ -21,7 +21,7 @@
 //! |---|---|
 //! | [`source`] | opens a file: storage, ELF, notes; offers machine memory |
 //! | [`xen`] | Xen: its address space, frame table, domains, vCPUs, P2M |
-//! | [`linux`] | Linux as a PV domain: its image, VMCOREINFO, symbols, struct pages |
+//! | [`linux`] | Linux as a domain: its image, VMCOREINFO, symbols, struct pages |
 //! | [`plan`] | which page stays, where, and what is altered in it |
 //! | [`pipeline`] | moves pages in parallel, in order, in bounded memory |
 //! | [`sink`] | writes a file |
@@ -42,12 +42,13 @@
 //!    have two places; free pages prove which.
 //! 5. **Domains and vCPUs** ([`xen::domain`], [`xen::vcpu`]) by shape, since nothing tells offsets in them; physical CPUs
 //!    ([`xen::cpu`]), and which of them crashed.
-//! 6. **P2M** ([`xen::p2m`]): the tree that the domain publishes, each entry checked against owner and M2P.
+//! 6. **P2M** ([`xen::p2m`]): what a PV domain publishes, or the tables that a translated domain's hardware walks, each entry
+//!    checked against owner and M2P.
 //! 7. **Kernel** ([`linux`]): root table, image, start_info, VMCOREINFO, kallsyms.
 //! 8. **Struct pages** ([`linux::mm`], [`plan::level`], [`plan::filter`]): what the kernel uses each page for, and which
 //!    of them the dump level leaves out.
 //! 9. **Page tables** ([`plan::tables`]): each present entry of each live table gets the frame's PFN, of those too that only
-//!    Linux knows as tables ([`linux::pgds`]).
+//!    Linux knows as tables ([`linux::pgds`]). A translated domain's tables have PFNs already and stay as they are.
 //! 10. **Marks** ([`linux::marks`]): `xen_start_info` is cleared, so that crash does not take it for a Xen kernel. This
 //!     and all other alterations are written into the `XDUMPCUT` note.
 //! 11. **Output** ([`sink`]): pages, notes, registers per vCPU.
@@ -65,6 +66,8 @@
 //! **`struct page_info`** (32 bytes; 48 in BIGMEM builds): `count_info` at 8 (16), `type_info` 8 behind it, `_domain` at
 //! 24 (32): the PDX of the owner's struct domain. `count_info`: bit 63 allocated, 62 Xen heap, state at 55-56 or 58-59.
 //! `type_info`: type at 60-63 or 61-63 (1 to 4: page table of that level; 7 writable), 59 pinned, 58 validated.
+//!
+//! **Nested page tables** (NPT and EPT): [`xen::p2m::hap`]. **VMCB**: [`xen::hvm`].
 //!
 //! **P2M entry**: `~0` hole, bit 63 foreign, bit 62 identity, else an MFN. **Shared info**: [`xen::shared_info`].
 //!

@@ -123,6 +123,8 @@ pub struct VcpuReport {
     pub rip: Option<String>,
     /// Its stack pointer, in hex.
     pub rsp: Option<String>,
+    /// Of a translated domain (HVM, PVH): what its registers were held against.
+    pub checked_by: Option<String>,
 }
 
 /// A word that was cleared.
@@ -333,10 +335,18 @@ impl VcpuReport {
             VcpuState::Lazy(cpu) => format!("still on idle CPU {cpu}"),
             VcpuState::Saved => "saved".into(),
             VcpuState::NeverRan => "never ran".into(),
+            VcpuState::Vmcb => "in the VMCB only".into(),
             VcpuState::Unknown => "unknown".into(),
         };
         let hex = |n: u64| format!("{n:#x}");
-        Self { id: v.id, state, rip: v.regs.map(|r| hex(r.rip)), rsp: v.regs.map(|r| hex(r.rsp)) }
+        let by_vmcb = v.vmcb.map(|vmcb| match v.regs {
+            Some(r) if vmcb.agrees(r.rip, r.rsp) => "the VMCB, which agrees",
+            Some(_) => "the VMCB, which has others",
+            None => "the VMCB",
+        });
+        let copies = v.control.map(|_| "nothing: its VMCS cannot be read; they are of its last exit");
+        let checked_by = by_vmcb.or(copies).map(String::from);
+        Self { id: v.id, state, rip: v.regs.map(|r| hex(r.rip)), rsp: v.regs.map(|r| hex(r.rsp)), checked_by }
     }
 }
 

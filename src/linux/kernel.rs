@@ -1,15 +1,18 @@
 //! The kernel's address space and image.
 //!
-//! A PV kernel's page tables hold machine frames, so its addresses are walked as Xen's are. Its image is what is mapped
-//! below L4 slot 511, L3 slot 510 (`__START_KERNEL_map`, 0xffffffff80000000); PV maps it with 4 KiB pages.
+//! A PV kernel's page tables hold machine frames, so its addresses are walked as Xen's are. Those of a translated domain's
+//! kernel hold PFNs, which the P2M leads on from. The image is what is mapped below L4 slot 511, L3 slot 510
+//! (`__START_KERNEL_map`, 0xffffffff80000000); PV maps it with 4 KiB pages, others with 2 MiB ones too.
 
 use crate::bytes::{u32_at, words};
 use crate::error::Result;
-use crate::units::{Mfn, PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE, Pfn, VirtAddr};
+use crate::linux::note::roots_by_note;
+use crate::units::{Mfn, PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE, PTE_FRAME_MASK, Pfn, VirtAddr};
 use crate::xen::paging::{AddressSpace, PSE, frame};
+use crate::xen::vcpu::controls;
 use crate::xen::{Domain, Host, P2m};
 use rayon::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Pages of the image that one task scans.
 const IMAGE_PART: usize = 256;
@@ -22,13 +25,21 @@ const MOST_IMAGE_PAGES: usize = 1 << 18;
 /// Where direct maps can be (4.19 and older begin at 0xffff880000000000, later ones 8 TiB above); the vmalloc area
 /// begins at 0xffffc90000000000.
 const DIRECT_MAPS: std::ops::Range<u64> = 0xffff_8800_0000_0000..0xffff_c900_0000_0000;
+/// Root tables of vCPUs that are tried.
+const MOST_ROOTS: usize = 64;
+/// Where they can be with a random base (Linux: CONFIG_RANDOMIZE_MEMORY): up to the entry area of the CPUs.
+const RANDOM_MAPS: std::ops::Range<u64> = 0xffff_8800_0000_0000..0xffff_fe00_0000_0000;
+/// A random base is a multiple of this.
+const RANDOM_STEP: u64 = 1 << 30;
+/// Tables that are looked at for the base.
+const MOST_LOOKED: usize = 64;
 /// `start_info.magic` (Xen: public/xen.h) of a 64-bit domain.
 const START_INFO_MAGIC: [u8; 14] = *b"xen-3.0-x86_64";
 
-/// A PV domain's kernel.
+/// A domain's kernel.
 #[derive(Debug)]
 pub struct Kernel<'a> {
-    /// Its address space, by machine frames.
+    /// Its address space.
     pub space: AddressSpace<'a>,
     /// PFN of the root table.
     pub root: Pfn,
@@ -52,6 +63,9 @@ impl<'a> Kernel<'a> {
     /// Finds the root table and the image: the root that the kernel told Xen, or any of its L4 tables (all of them
     /// share the kernel's half). `None` if there is none that maps a kernel.
     pub fn find(host: &'a Host<'a>, domain: &Domain, p2m: &'a P2m) -> Option<Self> {
+        if p2m.translated {
+            return Self::find_translated(host, domain, p2m);
+        }
         let told = domain.shared_info.as_ref().map(|s| s.p2m_cr3.mfn()).filter(|m| m.0 != 0);
         let tables = p2m.tables.iter().filter(|t| t.1 == 4).filter_map(|t| p2m.mfn(t.0));
         told.into_iter().chain(tables).find_map(|root| {
@@ -59,6 +73,27 @@ impl<'a> Kernel<'a> {
             let image = image(&space, p2m);
             (!image.is_empty()).then_some(Self { space, root: p2m.pfn(root)?, p2m, image })
         })
+    }
+
+    /// The same of a translated domain: the root that maps most of an image, of those that its vCPUs use; or else one that
+    /// a VMCOREINFO in its memory names. A process's own root lacks the image while it runs, if the kernel parts them.
+    fn find_translated(host: &'a Host<'a>, domain: &Domain, p2m: &'a P2m) -> Option<Self> {
+        let open = |root: Pfn| {
+            let space = AddressSpace::translated(host.memory(), p2m.mfn(root)?, p2m);
+            let image = image(&space, p2m);
+            (!image.is_empty()).then_some(Self { space, root, p2m, image })
+        };
+        let controls = controls(host, domain);
+        let mut roots: Vec<Pfn> = Vec::new();
+        for control in controls.iter().filter(|c| !c.five_levels()) {
+            let root = (control.cr3 & PTE_FRAME_MASK) >> PAGE_SHIFT;
+            // A process's half of a pair is the odd one (Linux: PTI_USER_PGTABLE_BIT).
+            roots.extend([Pfn(root & !1), Pfn(root)]);
+        }
+        roots.sort_unstable();
+        roots.dedup();
+        let used = roots.into_iter().take(MOST_ROOTS).filter_map(open).max_by_key(|k| k.image.len());
+        used.or_else(|| roots_by_note(host.memory(), p2m).into_iter().filter_map(open).max_by_key(|k| k.image.len()))
     }
 
     /// Reads kernel memory.
@@ -79,15 +114,26 @@ impl<'a> Kernel<'a> {
         self.p2m
     }
 
-    /// The PFNs of the image, first and one more than last. A PV kernel is never relocated: its image's addresses are its
-    /// pseudo-physical ones above [`START_KERNEL_MAP`] (`phys_base` is 0).
-    pub fn image_pfns(&self) -> Option<(Pfn, Pfn)> {
-        let pfns = self.image.iter().filter_map(|(va, mfn)| {
-            let pfn = self.p2m.pfn(*mfn)?;
-            (va.0 - START_KERNEL_MAP == pfn.0 << PAGE_SHIFT).then_some(pfn)
-        });
+    /// The image in order: the address of PFN 0, whether that is part of it or not; and the PFNs, first and one more than
+    /// last. A PV kernel is never relocated: its image's addresses are its pseudo-physical ones above [`START_KERNEL_MAP`]
+    /// (`phys_base` is 0). Another can be anywhere; where most of it is decides.
+    pub fn image_window(&self) -> Option<(VirtAddr, Pfn, Pfn)> {
+        let base = |va: VirtAddr, pfn: Pfn| va.0.wrapping_sub(pfn.0 << PAGE_SHIFT);
+        let pages = self.image.iter().filter_map(|(va, mfn)| Some((*va, self.p2m.pfn(*mfn)?)));
+        let mut most = START_KERNEL_MAP;
+        if self.is_translated() {
+            let mut votes: BTreeMap<u64, u64> = BTreeMap::new();
+            pages.clone().for_each(|(va, pfn)| *votes.entry(base(va, pfn)).or_default() += 1);
+            most = votes.into_iter().max_by_key(|v| v.1)?.0;
+        }
+        let pfns = pages.filter(|(va, pfn)| base(*va, *pfn) == most).map(|p| p.1);
         let (first, last) = (pfns.clone().min()?, pfns.max()?);
-        Some((first, Pfn(last.0 + 1)))
+        Some((VirtAddr(most), first, Pfn(last.0 + 1)))
+    }
+
+    /// Whether the domain is a translated one (HVM, PVH): its kernel's page tables hold PFNs, and it is no PV kernel.
+    pub fn is_translated(&self) -> bool {
+        self.p2m.translated
     }
 
     /// Whether the domain's start_info page begins there.
@@ -98,8 +144,42 @@ impl<'a> Kernel<'a> {
 
     /// Base of the direct map, for addresses that people read: by which of its two L4 slots is there.
     pub fn direct_map(&self) -> u64 {
+        if let Some(base) = self.random_map().filter(|_| self.is_translated()) {
+            return base;
+        }
         let slots: Vec<u64> = self.space.entries(self.space.root()).iter().map(|e| e.0).collect();
         if slots.contains(&272) && !slots.contains(&273) { 0xffff_8800_0000_0000 } else { 0xffff_8880_0000_0000 }
+    }
+
+    /// The base of a direct map that can be anywhere, by the first page that is mapped as one must be.
+    fn random_map(&self) -> Option<u64> {
+        let mut looked = 0;
+        let mut below = |table: Mfn| {
+            looked += 1;
+            let entries = if looked <= MOST_LOOKED { self.space.entries(table) } else { Vec::new() };
+            entries.into_iter().filter_map(|(i, e)| Some((i, e, self.space.machine(frame(e))?))).collect::<Vec<_>>()
+        };
+        for (i, _, l3) in below(self.space.root()) {
+            let start = i << 39 | 0xffff << 48;
+            if !RANDOM_MAPS.contains(&start) {
+                continue;
+            }
+            // One entry of each table will do: all of them have the same base.
+            let mut table = below(l3);
+            for shift in [30, 21, 12] {
+                let Some(&(j, entry, next)) = table.first() else { break };
+                let va = start + (j << shift);
+                if shift == 12 || entry & PSE != 0 {
+                    let base = va.wrapping_sub(entry & PTE_FRAME_MASK & !((1 << shift) - 1));
+                    if base.is_multiple_of(RANDOM_STEP) && RANDOM_MAPS.contains(&base) {
+                        return Some(base);
+                    }
+                    break;
+                }
+                table = below(next);
+            }
+        }
+        None
     }
 
     /// Reads the image once: for each word that may point to the start of a page in the direct map, looks whether that
@@ -109,12 +189,13 @@ impl<'a> Kernel<'a> {
     /// The cost is that of the image, not of the domain.
     pub fn landmarks(&self) -> Landmarks {
         let mut found = Landmarks::default();
+        let maps = if self.is_translated() { RANDOM_MAPS } else { DIRECT_MAPS };
         let hits = self.scan(NOTE_HEADER, |va, window, own| {
             let place = |at: usize| VirtAddr(va.0 + at as u64);
             let starts = (0..own).step_by(4).filter(|at| window.get(*at..).is_some_and(is_note));
             let notes = starts.map(|at| (None, place(at)));
             let words = (0..).step_by(8).zip(words(window.get(..own).unwrap_or_default()));
-            let pointers = words.filter(|(_, w)| w % 4096 == 0 && DIRECT_MAPS.contains(w));
+            let pointers = words.filter(|(_, w)| w % 4096 == 0 && maps.contains(w));
             notes.chain(pointers.map(|(at, w)| (Some(w), place(at)))).collect()
         });
         let mut pointers: Vec<(u64, VirtAddr)> = Vec::new();
@@ -189,18 +270,27 @@ pub fn is_note(bytes: &[u8]) -> bool {
 
 fn image(space: &AddressSpace<'_>, p2m: &P2m) -> Vec<(VirtAddr, Mfn)> {
     let mut pages = Vec::new();
-    let below = |table: Mfn, index: u64| space.entries(table).into_iter().find(|e| e.0 == index).map(|e| frame(e.1));
+    let below = |table: Mfn, index: u64| {
+        let entry = space.entries(table).into_iter().find(|e| e.0 == index)?;
+        space.machine(frame(entry.1)).filter(|_| entry.1 & PSE == 0)
+    };
     let Some(l2) = below(space.root(), 511).and_then(|l3| below(l3, 510)) else { return pages };
-    for (i, l2e) in space.entries(l2) {
-        // PV has no large pages.
-        if l2e & PSE != 0 {
-            continue;
+    let mut add = |va, mfn: Option<Mfn>| {
+        if let Some(mfn) = mfn.filter(|m| p2m.pfn(*m).is_some() && pages.len() < MOST_IMAGE_PAGES) {
+            pages.push((VirtAddr(va), mfn));
         }
-        for (j, l1e) in space.entries(frame(l2e)) {
-            let va = VirtAddr(START_KERNEL_MAP + ((i << 9 | j) << 12));
-            if p2m.pfn(frame(l1e)).is_some() && pages.len() < MOST_IMAGE_PAGES {
-                pages.push((va, frame(l1e)));
+    };
+    for (i, l2e) in space.entries(l2) {
+        let start = START_KERNEL_MAP + (i << 21);
+        if l2e & PSE == 0 {
+            let Some(l1) = space.machine(frame(l2e)) else { continue };
+            for (j, l1e) in space.entries(l1) {
+                add(start + (j << 12), space.machine(frame(l1e)));
             }
+        } else if p2m.translated {
+            // PV has no large pages.
+            let first = frame(l2e).0 & !511;
+            (0..512).for_each(|j| add(start + (j << 12), p2m.mfn(Pfn(first + j))));
         }
     }
     pages

@@ -2,7 +2,8 @@
 //!
 //! crash takes a kernel for a Xen PV one if `xen_start_info` is not 0 (all versions since 7.3.0), or, where there is a
 //! `pv_init_ops` (Linux before 4.20), if its first word is the address of `xen_patch` or `paravirt_patch_default`; it
-//! then translates each page-table entry once more. A native cut has PFNs in them already, so both must read 0.
+//! then translates each page-table entry once more. A native cut has PFNs in them already, so both must read 0. In a
+//! translated domain's kernel they do, as a rule.
 
 use super::Found;
 use super::kernel::{Kernel, Landmarks};
@@ -54,7 +55,7 @@ pub fn find(
             let n = marks.len();
             doubts.push(format!("{n} places in the kernel image hold the start_info page's address; all are cleared"));
         }
-    } else if !cleared_already {
+    } else if !cleared_already && !kernel.is_translated() {
         doubts.push(format!(
             "{START_INFO} was not found; crash may take the cut for a Xen guest and not open it (give --system-map or --vmlinux)"
         ));
@@ -63,7 +64,7 @@ pub fn find(
     let ops = places(INIT_OPS).into_iter().find(|p| patchers.contains(&p.1));
     if let Some((va, old, how)) = ops {
         marks.push(Mark { name: INIT_OPS, va, old, how });
-    } else if !names.has_source() && found.is_some_and(|f| has_init_ops(&f.uts[2])) {
+    } else if !names.has_source() && !kernel.is_translated() && found.is_some_and(|f| has_init_ops(&f.uts[2])) {
         doubts.push(format!(
             "{INIT_OPS} of Linux before 4.20 cannot be found without symbols; crash needs it cleared (give --system-map or --vmlinux)"
         ));

@@ -1,4 +1,4 @@
-//! What knows Linux, as a PV domain: its kernel's address space and image, VMCOREINFO, symbols, struct pages, and the
+//! What knows Linux, as a domain of either kind: its kernel's address space and image, VMCOREINFO, symbols, struct pages, and the
 //! variables by which readers tell that it ran under Xen.
 
 #[cfg(feature = "dwarf")]

@@ -15,6 +15,8 @@ pub const WANTED: [&str; 6] =
 #[derive(Debug)]
 pub struct Names<'a> {
     given: Option<&'a Symbols>,
+    /// What to add to the given addresses: the kernel may have moved itself at boot (KASLR).
+    offset: u64,
     own: Option<kallsyms::Symbols>,
 }
 
@@ -25,17 +27,22 @@ impl<'a> Names<'a> {
     /// [`Error::Usage`] if the given symbols are another kernel's.
     pub fn find(kernel: &Kernel<'_>, found: Option<&Found>, given: Option<&'a Symbols>) -> Result<Self> {
         // _stext alone would not tell: it is at the same place in most kernels.
-        for name in ["init_uts_ns", "swapper_pg_dir", "_stext"] {
-            let given = given.and_then(|g| g.get(name));
+        let pairs = ["init_uts_ns", "swapper_pg_dir", "_stext"].map(|name| {
             let here = found.and_then(|f| f.info.symbol(name));
-            if let (Some(given), Some(here)) = (given, here)
-                && given != here
-            {
-                let why = "the given symbols are of another kernel";
-                return Err(Error::Usage(format!("{why}: {name} is at {given} in them and at {here} in the dump")));
-            }
-        }
-        Ok(Self { given, own: found.and_then(|f| kallsyms::lookup(kernel, &f.info, &WANTED)) })
+            given.and_then(|g| g.get(name)).zip(here).map(|(given, here)| (name, given, here))
+        });
+        let pairs: Vec<_> = pairs.into_iter().flatten().collect();
+        let moved = found.and_then(|f| u64::from_str_radix(f.info.get("KERNELOFFSET")?, 16).ok()).unwrap_or(0);
+        let fits = |offset: u64| pairs.iter().all(|(_, given, here)| given.0.wrapping_add(offset) == here.0);
+        // A System.map has addresses as linked, /proc/kallsyms as they were.
+        let Some(offset) = [0, moved].into_iter().find(|o| fits(*o)) else {
+            let differs = pairs.iter().find(|p| p.1.0.wrapping_add(moved) != p.2.0);
+            let places =
+                differs.map(|(name, given, here)| format!("{name} is at {given} in them and at {here} in the dump"));
+            let why = "the given symbols are of another kernel";
+            return Err(Error::Usage(format!("{why}: {}", places.unwrap_or_default())));
+        };
+        Ok(Self { given, offset, own: found.and_then(|f| kallsyms::lookup(kernel, &f.info, &WANTED)) })
     }
 
     /// Whether there is any source of names.
@@ -47,7 +54,8 @@ impl<'a> Names<'a> {
     pub fn places(&self, name: &str) -> impl Iterator<Item = (VirtAddr, &'static str)> {
         let exported = self.own.as_ref().is_some_and(|o| o.exported);
         let how = if exported { "kallsyms in the dump" } else { "kallsyms in the dump, by shape" };
-        let given = self.given.and_then(|g| g.get(name)).map(|va| (va, "the given symbols"));
+        let given = self.given.and_then(|g| g.get(name));
+        let given = given.map(|va| (VirtAddr(va.0.wrapping_add(self.offset)), "the given symbols"));
         let own = self.own.as_ref().and_then(|o| o.found.get(name)).map(|va| (*va, how));
         given.into_iter().chain(own)
     }

@@ -4,14 +4,18 @@
 //! boot all the same. A host's memory is full of such notes: guests have the same kernel, page caches hold old dumps.
 //! So only the domain's own pages are searched, and a note is believed when what it says leads to a kernel that agrees.
 
-use super::kernel::{Kernel, is_note};
+use super::kernel::{Kernel, START_KERNEL_MAP, is_note};
 use crate::bytes::{text, u32_at};
-use crate::units::{PAGE_SIZE, Pfn, VirtAddr};
+use crate::source::MachineMemory;
+use crate::units::{PAGE_SHIFT, PAGE_SIZE, Pfn, VirtAddr};
 use crate::vmcoreinfo::Vmcoreinfo;
+use crate::xen::P2m;
 use rayon::prelude::*;
 
 /// Name and type fields before the text.
 const HEADER: usize = 24;
+/// Notes that are asked for a root table.
+const MOST_NOTES: usize = 256;
 /// `struct new_utsname`: six strings of 65 bytes.
 const UTS_FIELD: usize = 65;
 
@@ -59,11 +63,10 @@ pub fn find(kernel: &Kernel<'_>, in_file: Option<&Vmcoreinfo>, by_image: &[VirtA
             return Ok(found);
         }
     }
-    let mut candidates = search(kernel);
-    candidates.sort_unstable();
-    for pfn in candidates {
+    let mem = kernel.space.memory();
+    for pfn in search(mem, kernel.p2m()) {
         let pages = vec![pfn, Pfn(pfn.0 + 1)];
-        if let Some(desc) = read_at(kernel, pfn)
+        if let Some(desc) = read_at(mem, kernel.p2m(), pfn)
             && let Some(found) =
                 look(Vmcoreinfo::parse(&desc), "search of the domain's pages", &format!("at PFN {pfn}"), pages)
         {
@@ -81,23 +84,38 @@ pub fn believe(kernel: &Kernel<'_>, info: Vmcoreinfo, how: &'static str) -> Resu
     validate(kernel, &info).map(|uts| Found { info, uts, how, pages: Vec::new() })
 }
 
-/// PFNs that begin with a note. Every page of the domain is looked at, so this comes last.
-fn search(kernel: &Kernel<'_>) -> Vec<Pfn> {
-    let mem = kernel.space.memory();
-    let runs = kernel.p2m().runs().par_iter();
-    let hits = runs.flat_map_iter(|run| {
+/// Root tables that the notes in a translated domain's memory name, as PFNs: `swapper_pg_dir` lies in the image, which
+/// begins `phys_base` behind the place that its addresses say.
+pub(super) fn roots_by_note(mem: &MachineMemory<'_>, p2m: &P2m) -> Vec<Pfn> {
+    let root = |pfn| {
+        let info = Vmcoreinfo::parse(&read_at(mem, p2m, pfn)?);
+        let into = info.symbol("swapper_pg_dir")?.0.checked_sub(START_KERNEL_MAP)?;
+        let five = info.number("pgtable_l5_enabled") == Some(1);
+        let root = into.checked_add_signed(info.number("phys_base")?)?;
+        (!five && root.is_multiple_of(PAGE_SIZE as u64)).then_some(Pfn(root >> PAGE_SHIFT))
+    };
+    let mut roots: Vec<Pfn> = search(mem, p2m).into_iter().take(MOST_NOTES).filter_map(root).collect();
+    roots.dedup();
+    roots
+}
+
+/// PFNs that begin with a note, in order. Every page of the domain is looked at, so this comes last.
+fn search(mem: &MachineMemory<'_>, p2m: &P2m) -> Vec<Pfn> {
+    let hits = p2m.runs().par_iter().flat_map_iter(|run| {
         (0..run.len).filter_map(move |i| {
             let mut head = [0; HEADER];
             mem.read(run.mfn.checked_add(i)?.addr()?, &mut head).ok()?;
             is_note(&head).then_some(Pfn(run.pfn.0 + i))
         })
     });
-    hits.collect()
+    let mut found: Vec<Pfn> = hits.collect();
+    found.sort_unstable();
+    found
 }
 
 /// The text of a note at the start of a page; it may go on in the next PFN, whose frame can be anywhere.
-fn read_at(kernel: &Kernel<'_>, pfn: Pfn) -> Option<Vec<u8>> {
-    let page = |pfn| kernel.space.memory().page(kernel.p2m().mfn(pfn)?).ok();
+fn read_at(mem: &MachineMemory<'_>, p2m: &P2m, pfn: Pfn) -> Option<Vec<u8>> {
+    let page = |pfn| mem.page(p2m.mfn(pfn)?).ok();
     let first = page(pfn)?;
     let len = u32_at(&first, 4)? as usize;
     let mut desc = first.get(HEADER..)?.to_vec();

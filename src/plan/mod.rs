@@ -68,7 +68,8 @@ impl<'a> Plan<'a> {
         let survey = rewriter.survey(&tables);
         let shared = domain.shared_info.as_ref();
         let mut heap = survey.heap;
-        heap.extend(shared.map(|s| s.mfn));
+        // A translated domain's has a PFN, if the kernel mapped it.
+        heap.extend(shared.map(|s| s.mfn).filter(|mfn| p2m.pfn(*mfn).is_none()));
         let vacant = p2m.vacant().0;
         let foreign: HashSet<Pfn> = p2m.foreign_pfns().collect();
         let free = (0..EXTRA_WINDOW).filter(|n| !survey.identity.get(*n)).map(|n| Pfn(vacant + n));

@@ -73,7 +73,10 @@ impl Selection {
                 return choice;
             }
         };
-        choice.unpinned(known, &map, p2m);
+        // The tables of a translated domain hold PFNs already.
+        if !p2m.translated {
+            choice.unpinned(known, &map, p2m);
+        }
         choice.applied = level;
         for class in Class::ALL.into_iter().filter(|c| level.drops(*c)) {
             if let Some(why) = map.layout.gap(class) {

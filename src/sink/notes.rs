@@ -13,6 +13,7 @@
 //! translate pages again.
 
 use crate::units::{PAGE_SHIFT, Pfn};
+use crate::xen::hvm::Control;
 use crate::xen::vcpu::{UserRegs, Vcpu};
 
 /// Type of the note that this program leaves: "xcut". crash goes by types alone in kdump-compressed files, so it must
@@ -41,7 +42,7 @@ impl NoteBlob {
             blob.push(b"CORE", NT_PRSTATUS, &prstatus(v.id.saturating_add(1), v.regs.unwrap_or_default()));
         }
         for v in vcpus {
-            blob.push(b"QEMU", 0, &qemu_state(v.regs.unwrap_or_default(), root));
+            blob.push(b"QEMU", 0, &qemu_state(v, root));
         }
         if let Some(text) = vmcoreinfo {
             let at = blob.push(b"VMCOREINFO", 0, text.as_bytes());
@@ -91,7 +92,8 @@ fn prstatus(pid: u32, regs: UserRegs) -> Vec<u8> {
 
 /// QEMU's `QEMUCPUState` (QEMU: target/i386/arch_dump.c), version 1: rax rbx rcx rdx rsi rdi rsp rbp r8 … r15 rip rflags,
 /// ten segments (cs ds es fs gs ss ldt tr gdt idt; selector, limit, flags, pad, base), cr0 to cr4, kernel_gs_base.
-fn qemu_state(regs: UserRegs, root: Option<Pfn>) -> Vec<u8> {
+fn qemu_state(vcpu: &Vcpu, root: Option<Pfn>) -> Vec<u8> {
+    let regs = vcpu.regs.unwrap_or_default();
     let [r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi] = regs.general;
     let mut desc = vec![0; QEMU_SIZE];
     put(&mut desc, 0, &1_u32.to_le_bytes());
@@ -103,13 +105,27 @@ fn qemu_state(regs: UserRegs, root: Option<Pfn>) -> Vec<u8> {
     }
     let (cs, ss) = selectors(&regs);
     const SEGMENTS: usize = 8 + 18 * 8;
+    if let Some(vmcb) = &vcpu.vmcb {
+        let [es, cs, ss, ds, fs, gs, gdt, ldt, idt, tr] = vmcb.segments;
+        for (at, s) in (SEGMENTS..).step_by(24).zip([cs, ds, es, fs, gs, ss, ldt, tr, gdt, idt]) {
+            // As in the upper half of a descriptor.
+            let flags = u32::from(s.attributes & 0xff) << 8 | u32::from(s.attributes >> 8 & 0xf) << 20;
+            for (i, word) in [u32::from(s.selector), s.limit, flags].into_iter().enumerate() {
+                put(&mut desc, at + i * 4, &word.to_le_bytes());
+            }
+            put(&mut desc, at + 16, &s.base.to_le_bytes());
+        }
+        put(&mut desc, QEMU_SIZE - 8, &vmcb.kernel_gs.to_le_bytes());
+    }
     put(&mut desc, SEGMENTS, &(cs as u32).to_le_bytes());
     put(&mut desc, SEGMENTS + 5 * 24, &(ss as u32).to_le_bytes());
     // Protected mode with paging and PAE is what the tables say; nothing else of a PV vCPU's control registers is its own.
+    let made = Control { cr0: 0x8000_0001, cr2: 0, cr3: root.map_or(0, |pfn| pfn.0 << PAGE_SHIFT), cr4: 0x20 };
+    let control = vcpu.control.unwrap_or(made);
     const CR: usize = SEGMENTS + 10 * 24;
-    put(&mut desc, CR, &0x8000_0001_u64.to_le_bytes());
-    put(&mut desc, CR + 24, &root.map_or(0, |pfn| pfn.0 << PAGE_SHIFT).to_le_bytes());
-    put(&mut desc, CR + 32, &0x20_u64.to_le_bytes());
+    for (i, word) in [control.cr0, 0, control.cr2, control.cr3, control.cr4].into_iter().enumerate() {
+        put(&mut desc, CR + i * 8, &word.to_le_bytes());
+    }
     desc
 }
 

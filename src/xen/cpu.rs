@@ -10,9 +10,10 @@
 //! ran. The stopped CPUs are all equally far below their frames. The one CPU that is not there is the one that crashed.
 
 use super::host::Host;
-use super::regs::{REGS_BYTES, UserRegs, common_offset};
+use super::hvm;
+use super::regs::{REGS_BYTES, UserRegs, common_offset, offset_by_vmcb};
 use crate::bytes::{u32_at, u64_at};
-use crate::units::{PAGE_BYTES, VirtAddr};
+use crate::units::{PAGE_BYTES, PAGE_SIZE, VirtAddr};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -40,6 +41,8 @@ pub(super) struct StackTop {
     pub(super) current: VirtAddr,
     owner: Owner,
     pub(super) regs: Option<UserRegs>,
+    /// The same without a look at the selectors: a translated domain's have none.
+    pub(super) any: Option<UserRegs>,
     /// How far below the frame of an NMI the CPU was, if it stood in one.
     nmi_depth: Option<u64>,
 }
@@ -116,7 +119,6 @@ pub(super) fn stack_tops(host: &Host<'_>) -> Tops {
         Some((rsp, bytes))
     };
     let memories: Vec<(u64, Vec<u8>)> = host.notes.cpus.iter().filter_map(|c| read(c.rsp)).collect();
-    let regs_at = common_offset(memories.iter().map(|m| m.1.as_slice()));
     let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
     for (_, bytes) in &memories {
         for at in (0..TOP - 8).step_by(8) {
@@ -126,10 +128,19 @@ pub(super) fn stack_tops(host: &Host<'_>) -> Tops {
         }
     }
     let current_at = votes.into_iter().max_by_key(|(at, n)| (*n, *at)).map(|(at, _)| at);
+    let regs_at = common_offset(memories.iter().map(|m| m.1.as_slice())).or_else(|| {
+        let vmcb = |bytes: &[u8]| {
+            let mut vcpu = vec![0; PAGE_SIZE];
+            host.space.read("struct vcpu", VirtAddr(u64_at(bytes, current_at?)?), &mut vcpu).ok()?;
+            hvm::vmcb(host, None, &vcpu)
+        };
+        offset_by_vmcb(memories.iter().map(|(_, bytes)| (vmcb(bytes), bytes.as_slice())))
+    });
     let top = |(rsp, bytes): &(u64, Vec<u8>)| {
         let current = VirtAddr(current_at.and_then(|at| u64_at(bytes, at)).unwrap_or_default());
         let owner = owner_of(host, current)?;
         let regs = regs_at.and_then(|at| UserRegs::parse(bytes, at));
+        let any = regs_at.and_then(|at| UserRegs::any(bytes, at));
         let nmi_depth = if rsp % STACK >= PRIMARY {
             let frame = regs_at.and_then(|at| Some(end_of(*rsp)? - TOP as u64 + at as u64));
             regs.and_then(|r| depth(&r, frame?, *rsp))
@@ -142,7 +153,7 @@ pub(super) fn stack_tops(host: &Host<'_>) -> Tops {
                 depth(&UserRegs::raw(&bytes, 0)?, frame, *rsp)
             })
         };
-        Some((owner.processor, StackTop { current, owner, regs, nmi_depth }))
+        Some((owner.processor, StackTop { current, owner, regs, any, nmi_depth }))
     };
     memories.iter().filter_map(top).collect()
 }

@@ -6,6 +6,7 @@
 //! depending on the version.
 
 use super::hypervisor::Hypervisor;
+use super::p2m::hap;
 use super::shared_info::SharedInfo;
 use crate::bytes::{u16_at, u64_at};
 use crate::error::{Error, Result};
@@ -31,6 +32,8 @@ pub struct Domain {
     pub(super) bytes: Vec<u8>,
     /// Its shared info, if it has one that can be read.
     pub shared_info: Option<SharedInfo>,
+    /// Where its hardware's tables begin, if it is a translated domain (HVM, PVH) and they can be found.
+    pub hap: Option<hap::Root>,
 }
 
 /// Walks the list. Damage ends the walk and is told; what was found so far is sound.
@@ -72,7 +75,8 @@ pub(super) fn list(xen: &Hypervisor<'_>) -> Result<(Vec<Domain>, Option<String>)
         };
         let next = u64_at(&bytes, next_at as usize).unwrap_or_default();
         let shared_info = find_shared_info(xen, &bytes, owner_code);
-        domains.push(Domain { id, va, owner_code, bytes, shared_info });
+        let hap = hap::root::find(xen, va, &bytes);
+        domains.push(Domain { id, va, owner_code, bytes, shared_info, hap });
         va = VirtAddr(next);
     }
     if domains.is_empty() {
@@ -100,8 +104,16 @@ impl Domain {
         memchr::memmem::find_iter(&self.bytes, bytes).any(|at| at.is_multiple_of(4))
     }
 
-    /// Whether it owns the frame as ordinary memory.
+    /// Whether it owns the frame as ordinary memory. A translated domain has Xen-heap pages (shared info, grant tables) in
+    /// its P2M like all others.
     pub fn owns(&self, xen: &Hypervisor<'_>, info: &super::page_info::PageInfo) -> bool {
-        info.has_owner(xen.state_bits) && info.owner == self.owner_code && !info.is_xen_heap()
+        // Its tables, which Xen before 4.10 accounts to it, are none of it.
+        let other = if self.hap.is_some() { !info.is_allocated() } else { info.is_xen_heap() };
+        info.has_owner(xen.state_bits) && info.owner == self.owner_code && !other
+    }
+
+    /// Whether nothing says that it is a PV domain, as far as struct domain and shared info tell.
+    pub fn may_be_translated(&self) -> bool {
+        self.hap.is_some() || self.shared_info.as_ref().is_none_or(|s| !s.has_p2m())
     }
 }

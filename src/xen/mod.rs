@@ -7,6 +7,7 @@ pub mod cpu;
 pub mod domain;
 pub mod frame_table;
 pub mod host;
+pub mod hvm;
 pub mod hypervisor;
 pub mod m2p;
 pub mod notes;

@@ -7,6 +7,7 @@
 //! * the type took bits 60-63 of `type_info` up to 4.9 and takes 61-63 since (commit 1ae4be859b). Every domain has
 //!   writable pages (type 7), which tell the two apart.
 
+const ALLOCATED: u64 = 1 << 63;
 const XEN_HEAP: u64 = 1 << 62;
 const NEED_SCRUB: u64 = 1 << 63 | 1 << 57;
 const PINNED: u64 = 1 << 59;
@@ -126,6 +127,11 @@ impl PageInfo {
     /// `PGC_xen_heap`.
     pub fn is_xen_heap(&self) -> bool {
         self.count & XEN_HEAP != 0
+    }
+
+    /// `PGC_allocated`, for a frame that is not free: memory that was given to a domain.
+    pub fn is_allocated(&self) -> bool {
+        self.count & ALLOCATED != 0
     }
 
     /// Whether the owner field means an owner: free pages keep their order there, Xen's own nothing.

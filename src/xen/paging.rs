@@ -1,9 +1,11 @@
-//! Four-level x86_64 page tables whose entries hold machine frames: Xen's own, and those of PV domains as they stand.
+//! Four-level x86_64 page tables: Xen's own and those of PV domains, whose entries hold machine frames; and those of
+//! translated domains, whose entries hold PFNs.
 
+use super::p2m::P2m;
 use crate::bytes::words;
 use crate::error::{Absence, Error, Result};
 use crate::source::MachineMemory;
-use crate::units::{MachineAddr, Mfn, PAGE_SHIFT, PTE_FRAME_MASK, Page, VirtAddr};
+use crate::units::{MachineAddr, Mfn, PAGE_BYTES, PAGE_SHIFT, PTE_FRAME_MASK, Page, Pfn, VirtAddr};
 
 /// Present.
 pub const PRESENT: u64 = 1;
@@ -15,6 +17,8 @@ pub const PSE: u64 = 1 << 7;
 pub struct AddressSpace<'a> {
     mem: &'a MachineMemory<'a>,
     root: Mfn,
+    /// Of a translated domain: where its PFNs are.
+    p2m: Option<&'a P2m>,
 }
 
 /// Where an address is mapped.
@@ -33,6 +37,8 @@ pub enum Fault {
     NotPresent(u8),
     /// The table at this level cannot be read.
     Table(u8, Absence),
+    /// The entry at this level names a PFN that is not the domain's memory.
+    NoMemory(u8),
 }
 
 impl std::fmt::Display for Fault {
@@ -40,6 +46,7 @@ impl std::fmt::Display for Fault {
         match self {
             Self::NotPresent(level) => write!(f, "no entry at level {level}"),
             Self::Table(level, why) => write!(f, "the level {level} table {why}"),
+            Self::NoMemory(level) => write!(f, "the entry at level {level} leads to no memory of the domain"),
         }
     }
 }
@@ -47,7 +54,17 @@ impl std::fmt::Display for Fault {
 impl<'a> AddressSpace<'a> {
     /// The space below `root`, an L4 table.
     pub fn new(mem: &'a MachineMemory<'a>, root: Mfn) -> Self {
-        Self { mem, root }
+        Self { mem, root, p2m: None }
+    }
+
+    /// The space of a translated domain below `root`.
+    pub fn translated(mem: &'a MachineMemory<'a>, root: Mfn, p2m: &'a P2m) -> Self {
+        Self { mem, root, p2m: Some(p2m) }
+    }
+
+    /// The machine frame that an entry's frame number stands for; `None` if it is a PFN that is not the domain's memory.
+    pub fn machine(&self, frame: Mfn) -> Option<Mfn> {
+        self.p2m.map_or(Some(frame), |p2m| p2m.mfn(Pfn(frame.0)))
     }
 
     /// The L4 table.
@@ -77,12 +94,16 @@ impl<'a> AddressSpace<'a> {
                 // In large entries the lowest frame bit is PAT; the other low bits must be zero.
                 let size = 1_u64 << shift;
                 let into = va.0 & (size - 1);
-                return Ok(Mapping {
-                    addr: MachineAddr((entry & PTE_FRAME_MASK & !(size - 1)) + into),
-                    left: size - into,
-                });
+                let addr = MachineAddr((entry & PTE_FRAME_MASK & !(size - 1)) + into);
+                if self.p2m.is_none() {
+                    return Ok(Mapping { addr, left: size - into });
+                }
+                // Frames that follow each other for the domain need not do so on the machine.
+                let page = self.machine(addr.mfn()).and_then(Mfn::addr).ok_or(Fault::NoMemory(level))?;
+                let at = addr.in_page() as u64;
+                return Ok(Mapping { addr: MachineAddr(page.0 + at), left: PAGE_BYTES - at });
             }
-            table = frame(entry);
+            table = self.machine(frame(entry)).ok_or(Fault::NoMemory(level))?;
         }
         Err(Fault::NotPresent(0))
     }
@@ -121,7 +142,7 @@ impl<'a> AddressSpace<'a> {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    /// The present entries of the table at `mfn`, with their index; nothing if it cannot be read.
+    /// The present entries of the table at `mfn`, a machine frame, with their index; nothing if it cannot be read.
     pub fn entries(&self, mfn: Mfn) -> Vec<(u64, u64)> {
         let mut page: Page = [0; 4096];
         match mfn.addr().map(|a| self.mem.read(a, &mut page)) {

@@ -12,6 +12,7 @@
 //!
 //! Up to Xen 4.20 es, ds, fs and gs follow (200 bytes in all); 4.21 ends here (commit 3c66a25672).
 
+use super::hvm::Vmcb;
 use crate::bytes::{u16_at, u64_at};
 use crate::units::VirtAddr;
 use std::collections::BTreeMap;
@@ -57,10 +58,25 @@ impl UserRegs {
         if !matches!(cs, 0xe033 | 0x33 | 0x23 | 0xe023) || !matches!(ss, 0xe02b | 0x2b) {
             return None;
         }
+        Self::any(bytes, at)
+    }
+
+    /// The same of any guest in 64-bit mode, whatever the selectors.
+    pub(super) fn any(bytes: &[u8], at: usize) -> Option<Self> {
         let regs = Self::raw(bytes, at)?;
         // Bit 1 of RFLAGS is always set, bits 22 and up never.
         let sound = regs.rflags & 2 != 0 && regs.rflags >> 22 == 0;
         (sound && VirtAddr(regs.rip).is_canonical() && VirtAddr(regs.rsp).is_canonical()).then_some(regs)
+    }
+
+    /// The registers of a VMCB, with the selectors of bare metal.
+    pub(super) fn of_vmcb(vmcb: &Vmcb) -> Self {
+        let mut general = [0; 15];
+        if let Some(rax) = general.get_mut(10) {
+            *rax = vmcb.rax;
+        }
+        let (cs, ss) = (vmcb.cs().selector, vmcb.ss().selector);
+        Self { general, error: 0, rip: vmcb.rip, cs, rflags: vmcb.rflags, rsp: vmcb.rsp, ss }
     }
 
     /// Whether the vCPU was in its kernel: the upper half of the address space.
@@ -75,6 +91,18 @@ pub(super) fn common_offset<'v>(memories: impl Iterator<Item = &'v [u8]>) -> Opt
     for bytes in memories {
         let fits =
             (0..bytes.len().saturating_sub(REGS_BYTES)).step_by(8).filter(|at| UserRegs::parse(bytes, *at).is_some());
+        fits.for_each(|at| *votes.entry(at).or_default() += 1);
+    }
+    votes.into_iter().max_by_key(|(at, n)| (*n, std::cmp::Reverse(*at))).map(|(at, _)| at)
+}
+
+/// The offset at which most of these memories have the registers of the VMCB beside them.
+pub(super) fn offset_by_vmcb<'v>(memories: impl Iterator<Item = (Option<Vmcb>, &'v [u8])>) -> Option<usize> {
+    let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
+    for (vmcb, bytes) in memories {
+        let agrees =
+            |at: &usize| UserRegs::any(bytes, *at).is_some_and(|r| vmcb.is_some_and(|v| v.agrees(r.rip, r.rsp)));
+        let fits = (0..bytes.len().saturating_sub(REGS_BYTES)).step_by(8).filter(agrees);
         fits.for_each(|at| *votes.entry(at).or_default() += 1);
     }
     votes.into_iter().max_by_key(|(at, n)| (*n, std::cmp::Reverse(*at))).map(|(at, _)| at)

@@ -4,6 +4,8 @@
 //! * struct domain has a pointer to an array of pointers whose n-th target begins with vcpu_id n and points back to the
 //!   domain. No other field does.
 //! * saved registers are a `cpu_user_regs` with the selectors of a 64-bit PV guest (Xen: public/arch-x86/xen-x86_64.h).
+//! * those of a translated domain's vCPU stand at the same place, with selectors that mean nothing; its VMCB, where it has one
+//!   ([`hvm`]), tells the rest.
 //! * the top of a physical CPU's 32 KiB stack (Xen: struct cpu_info) has the guest's registers as they were pushed on
 //!   the way into Xen, and a pointer to the current vCPU.
 //!
@@ -13,13 +15,18 @@
 use super::cpu::{BACK_POINTERS, MOST_VCPUS, Tops, stack_tops};
 use super::domain::Domain;
 use super::host::Host;
+use super::hvm::{self, Control, Vmcb};
+use super::p2m::hap::Hap;
+use super::p2m::source::Source;
 pub use super::regs::UserRegs;
-use super::regs::common_offset;
+use super::regs::{common_offset, offset_by_vmcb};
 use super::runstate::Runstates;
 use crate::bytes::{u32_at, u64_at};
-use crate::units::{PAGE_SIZE, VirtAddr};
+use crate::units::{MAX_FRAME, PAGE_SHIFT, PAGE_SIZE, PTE_FRAME_MASK, VirtAddr};
 use std::collections::BTreeMap;
 
+/// Addresses that Linux leaves to a hypervisor: no kernel of a guest is there.
+const XEN_AREA: std::ops::Range<u64> = 0xffff_8000_0000_0000..0xffff_8800_0000_0000;
 /// What is read of struct vcpu; the registers come early in it.
 const VCPU_BYTES: usize = PAGE_SIZE;
 
@@ -34,7 +41,9 @@ pub enum VcpuState {
     Saved,
     /// Nowhere: the guest has not brought it up.
     NeverRan,
-    /// Nowhere: an HVM or PVH vCPU, or damage.
+    /// In its VMCB only, which has no other general register than rax and rsp.
+    Vmcb,
+    /// Nowhere: damage, or a translated domain's that nothing tells apart from its past.
     Unknown,
 }
 
@@ -53,12 +62,28 @@ pub struct Vcpu {
     pub regs: Option<UserRegs>,
     /// Whether nothing but likelihood says that these are its registers.
     pub guessed: bool,
+    /// Of a translated domain: its VMCB, if it has one.
+    pub vmcb: Option<Vmcb>,
+    /// Of a translated domain: its control registers, the VMCB's or Xen's copies.
+    pub control: Option<Control>,
+    translated: bool,
     bytes: Vec<u8>,
 }
 
 impl Vcpu {
     fn unknown(id: u32, va: VirtAddr) -> Self {
-        Self { id, va, processor: u32::MAX, state: VcpuState::Unknown, regs: None, guessed: false, bytes: Vec::new() }
+        Self {
+            id,
+            va,
+            processor: u32::MAX,
+            state: VcpuState::Unknown,
+            regs: None,
+            guessed: false,
+            vmcb: None,
+            control: None,
+            translated: false,
+            bytes: Vec::new(),
+        }
     }
 }
 
@@ -81,7 +106,8 @@ pub fn vcpus(host: &Host<'_>, domains: &[&Domain]) -> BTreeMap<u16, Vec<Vcpu>> {
 
 /// Gives each vCPU its registers; says whether it could do so without guessing.
 fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &Tops) -> bool {
-    let saved_at = common_offset(all.values().flatten().map(|v| v.bytes.as_slice()));
+    let saved_at = common_offset(all.values().flatten().map(|v| v.bytes.as_slice()))
+        .or_else(|| offset_by_vmcb(all.values().flatten().map(|v| (v.vmcb, v.bytes.as_slice()))));
     let dirty = DirtyCpu::calibrate(all.values().flatten(), tops);
     // Registers that a stack shares with a struct vcpu were saved from it: the stack's are the past.
     let saved: Vec<UserRegs> = all.values().flatten().filter_map(|v| UserRegs::parse(&v.bytes, saved_at?)).collect();
@@ -95,6 +121,11 @@ fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &Tops) -> bool {
     }
     let mut certain = true;
     for v in all.values_mut().flatten() {
+        if v.translated {
+            let held = dirty.holds(v);
+            certain &= v.take_translated(tops, saved_at, held);
+            continue;
+        }
         let running = tops.iter().find(|(_, t)| t.current == v.va && t.regs.is_some());
         let left =
             tops.get_key_value(&v.processor).filter(|(_, t)| t.idle() && t.regs.is_some_and(|r| !saved.contains(&r)));
@@ -115,6 +146,44 @@ fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &Tops) -> bool {
         v.guessed &= running.is_none();
     }
     certain
+}
+
+impl Vcpu {
+    /// Gives the vCPU of a translated domain its registers; says whether these are certain. `held` is whether the CPU that
+    /// it last ran on holds them, if that is known.
+    fn take_translated(&mut self, tops: &Tops, saved_at: Option<usize>, held: Option<bool>) -> bool {
+        // Where a guest died at an exit, Xen's own place may have got there.
+        let fits = |r: &UserRegs| !XEN_AREA.contains(&r.rip) && self.vmcb.is_none_or(|vmcb| vmcb.agrees(r.rip, r.rsp));
+        let running = tops.iter().find(|(_, t)| t.current == self.va).and_then(|(cpu, t)| Some((*cpu, t.any?)));
+        let left = tops.get_key_value(&self.processor).filter(|(_, t)| t.idle());
+        let left = left.and_then(|(cpu, t)| Some((*cpu, t.any?))).filter(|(_, r)| fits(r));
+        let own = saved_at.and_then(|at| UserRegs::any(&self.bytes, at));
+        let certain = self.vmcb.is_some() || held.is_some();
+        let (state, regs, certain) = match (running, left, own) {
+            (Some((cpu, regs)), _, _) => (VcpuState::Running(cpu), Some(regs), fits(&regs)),
+            (None, Some((cpu, regs)), _) if held == Some(true) => (VcpuState::Lazy(cpu), Some(regs), true),
+            (None, _, Some(regs)) if fits(&regs) => (VcpuState::Saved, Some(regs), certain),
+            (None, Some((cpu, regs)), _) if self.vmcb.is_some() => (VcpuState::Lazy(cpu), Some(regs), true),
+            _ => match &self.vmcb {
+                Some(vmcb) => (VcpuState::Vmcb, Some(UserRegs::of_vmcb(vmcb)), false),
+                None => (VcpuState::Unknown, None, false),
+            },
+        };
+        // The selectors that Xen saves are leftovers; without a VMCB nothing tells the right ones but where the vCPU was.
+        let selectors = |r: &UserRegs| match &self.vmcb {
+            Some(vmcb) => (vmcb.cs().selector, vmcb.ss().selector),
+            None if r.in_kernel() => (0x10, 0x18),
+            None => (0x33, 0x2b),
+        };
+        let regs = regs.map(|r| (r, selectors(&r))).map(|(r, (cs, ss))| UserRegs { cs, ss, ..r });
+        (self.state, self.regs, self.guessed) = (state, regs, regs.is_some() && !certain);
+        certain
+    }
+}
+
+/// The control registers of a translated domain's vCPUs, in their order.
+pub fn controls(host: &Host<'_>, domain: &Domain) -> Vec<Control> {
+    find(host, domain).into_iter().filter_map(|v| v.control).collect()
 }
 
 /// Finds the vCPU array of a domain.
@@ -152,7 +221,26 @@ fn vcpu_at(host: &Host<'_>, domain: &Domain, va: VirtAddr, id: u32) -> Option<Vc
     host.space.read("struct vcpu", va, &mut bytes).ok()?;
     let back = BACK_POINTERS.iter().any(|at| u64_at(&bytes, *at) == Some(domain.va.0));
     let processor = u32_at(&bytes, 4)?;
-    (back && u32_at(&bytes, 0) == Some(id)).then(|| Vcpu { processor, bytes, ..Vcpu::unknown(id, va) })
+    if !back || u32_at(&bytes, 0) != Some(id) {
+        return None;
+    }
+    let translated = domain.may_be_translated();
+    let tables = domain.hap.map(|root| Hap::new(host, root));
+    let is_memory = |pfn| tables.as_ref().is_none_or(|t| t.lookup(pfn).is_some_and(|e| e <= MAX_FRAME));
+    // At some exits a VMCB can have what is the host's.
+    let own = |v: &Vmcb| v.nested == 0 || is_memory((v.control.cr3 & PTE_FRAME_MASK) >> PAGE_SHIFT);
+    let vmcb = hvm::vmcb(host, domain.hap, &bytes).filter(|v| translated && own(v));
+    let copies = || hvm::guest_cr(&bytes, is_memory).filter(|_| tables.is_some());
+    // Without nested paging the VMCB has the registers of Xen's own tables.
+    let control = vmcb.filter(|v| v.nested != 0).map(|v| v.control).or_else(copies);
+    Some(Vcpu {
+        processor,
+        vmcb,
+        control,
+        translated: domain.hap.is_some() || vmcb.is_some(),
+        bytes,
+        ..Vcpu::unknown(id, va)
+    })
 }
 
 /// `vcpu.dirty_cpu` (Xen 4.11 and later): the CPU that holds the registers, or ~0. Found by what it must be.

@@ -110,6 +110,11 @@ impl Fixture {
         hex(self.vcpus()[vcpu][name].as_str().unwrap_or_else(|| panic!("no {name} of vCPU {vcpu}")))
     }
 
+    /// Xen's own file, which not every fixture has.
+    pub(crate) fn xen_syms(&self) -> PathBuf {
+        unpack(&self.packed, "xen-syms")
+    }
+
     /// The kernel's own file: the fixture's, or that of another one with the very same kernel.
     pub(crate) fn vmlinux(&self) -> &Path {
         let find = || {

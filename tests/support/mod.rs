@@ -25,7 +25,7 @@ pub(crate) fn on_each_fixture(check: impl Fn(&Fixture, &mut Findings)) {
     for fixture in fixtures::all() {
         let mut findings = Findings::default();
         check(fixture, &mut findings);
-        all.extend(findings.lines(&fixture.name));
+        all.extend(findings.into_lines(&fixture.name));
     }
     assert!(all.is_empty(), "{} findings:\n{}", all.len(), all.join("\n"));
 }
@@ -61,7 +61,8 @@ impl Findings {
         self.0.extend(other.0.into_iter().map(|(kind, count, told)| (format!("{part}{kind}"), count, told)));
     }
 
-    fn lines(self, fixture: &str) -> Vec<String> {
+    /// What was found, for people.
+    pub(crate) fn into_lines(self, fixture: &str) -> Vec<String> {
         let line = |(kind, count, told): (String, usize, Vec<String>)| {
             format!("{fixture}: {kind} ({count}):\n    {}", told.join("\n    "))
         };

@@ -1,4 +1,4 @@
-//! The symbols of a vmlinux.
+//! The symbols of a vmlinux, or of xen-syms.
 
 use goblin::elf::Elf;
 use std::collections::{BTreeMap, HashMap};
@@ -15,7 +15,7 @@ impl Symbols {
         let bytes = std::fs::read(vmlinux).unwrap_or_else(|e| panic!("{}: {e}", vmlinux.display()));
         let elf = Elf::parse(&bytes).unwrap_or_else(|e| panic!("{}: {e}", vmlinux.display()));
         let (mut by_address, mut by_name) = (BTreeMap::<u64, Vec<String>>::new(), HashMap::new());
-        for symbol in elf.syms.iter().filter(|s| s.st_value >= 0xffff_ffff_8000_0000) {
+        for symbol in elf.syms.iter().filter(|s| s.st_value >= 0xffff_8000_0000_0000) {
             let Some(name) = elf.strtab.get_at(symbol.st_name).filter(|name| !name.is_empty()) else { continue };
             by_address.entry(symbol.st_value).or_default().push(name.to_string());
             by_name.insert(name.to_string(), symbol.st_value);

@@ -97,6 +97,9 @@ pub fn fill_domus(w: &mut World) {
             w.mem.w64(shared + off, v);
         }
         w.domains[d].tot_pages = w.o.domu_pages as u32;
+        if let Some(hap) = w.o.hap.filter(|_| d == 1) {
+            super::hap::fill(w, d, hap);
+        }
     }
 }
 

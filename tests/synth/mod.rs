@@ -9,6 +9,7 @@ pub mod dom0;
 pub mod domains;
 pub mod elf;
 pub mod generation;
+pub mod hap;
 pub mod kallsyms;
 pub mod kernel;
 pub mod layout;
@@ -146,6 +147,8 @@ pub struct Machine {
     pub dom0_vcpus: usize,
     pub domus: usize,
     pub domu_pages: u64,
+    /// Domain 1 is translated.
+    pub hap: Option<hap::Hap>,
     pub zero_percent: u64,
     pub kernel: Kernel,
     pub note_place: NotePlace,
@@ -215,6 +218,7 @@ impl Default for Machine {
             dom0_vcpus: 2,
             domus: 1,
             domu_pages: 200,
+            hap: None,
             zero_percent: 30,
             kernel: Kernel::V6_12,
             note_place: NotePlace::Page,
@@ -261,7 +265,7 @@ setters! {
     dom0_vcpus: usize, domus: usize, domu_pages: u64, zero_percent: u64, note_place: NotePlace,
     kallsyms: Option<KallsymsBase>, kallsyms_fillers: usize, page_offset: u64, uts_offset: u64,
     classic_p2m: bool, linear_p2m: Option<bool>, ambiguous_start_info: bool, unpinned_mm: bool,
-    running: Vec<(usize, usize, usize)>, lazy_idle: bool, hidden_kallsyms: bool,
+    hap: Option<hap::Hap>, running: Vec<(usize, usize, usize)>, lazy_idle: bool, hidden_kallsyms: bool,
     mem_map: bool, mem_map_absent: bool, mem_section_by_address: bool, section_bits: u64,
     without_keys: Vec<&'static str>, shared_identity: bool, locked_l3: bool, silent_cpu: Option<usize>, silent_zeros: bool, m2p_unset: bool,
     crashed_cpu: usize, crash_like_stop: bool, never_ran_from: usize, no_free: bool, elf: ElfOptions, seed: u64,

@@ -1,13 +1,14 @@
 //! A domain's P2M: which frame is behind each of its PFNs.
 //!
-//! A PV domain publishes it in up to two ways, a tree ([`tree`]) and a linear list ([`linear`]); Xen's M2P gives it the other
-//! way round ([`inverted`]). Each of them is a [`source::Source`] of raw entries: `~0` for a hole, bit 63 for a foreign
+//! A translated domain (HVM, PVH) has tables that its hardware walks ([`hap`]). A PV domain publishes it in up to two ways, a tree ([`tree`]) and a linear list ([`linear`]); for
+//! both Xen's M2P gives it the other way round ([`inverted`]). Each of them is a [`source::Source`] of raw entries: `~0` for a hole, bit 63 for a foreign
 //! frame (mapped from another domain), bit 62 for an identity (MMIO), else an MFN.
 //!
 //! Nothing in them is believed unseen: the domain can write what it likes, and so can damage. Each entry is held against the
 //! frame's owner and the M2P; what one source lost is taken from the next.
 
 mod build;
+pub mod hap;
 pub mod inverted;
 pub mod linear;
 pub mod source;
@@ -19,6 +20,7 @@ use super::page_info::TypeBits;
 use crate::error::{Error, Result};
 use crate::units::{Mfn, Pfn};
 use build::Builder;
+use hap::Hap;
 use inverted::Inverted;
 use linear::Linear;
 use source::Source;
@@ -83,6 +85,8 @@ pub struct P2m {
     pub tree: BTreeSet<Mfn>,
     /// Width of the type field, as the domain's own pages prove it.
     pub type_bits: Option<TypeBits>,
+    /// Whether the domain is a translated one (HVM, PVH), whose page tables hold PFNs.
+    pub translated: bool,
     /// How much of it was believed.
     pub check: P2mCheck,
 }
@@ -106,6 +110,9 @@ impl P2m {
         let list = list.as_ref().map(|l| l as &dyn Source);
         // The tree ends at 2^27 PFNs; what lies beyond is in the list only.
         let published = if told > CAPACITY { [list, tree] } else { [tree, list] };
+        // What a translated domain writes into its shared info means nothing to Xen.
+        let hap = domain.hap.map(|root| Hap::new(host, root));
+        let published = hap.as_ref().map_or(published, |h| [Some(h as &dyn Source), None]);
         let mut published = published.into_iter().flatten();
         let mut inverted = None;
         let first = match published.next() {
@@ -120,7 +127,12 @@ impl P2m {
         if builder.lacks() && inverted.is_none() {
             builder.repair(&Inverted::read(host, domain));
         }
-        let p2m = builder.finish();
+        let mut p2m = builder.finish();
+        // Every PV kernel has tables that Xen knows as such.
+        p2m.translated = domain.hap.is_some() || (domain.may_be_translated() && p2m.tables.iter().all(|t| t.1 != 4));
+        if p2m.translated {
+            p2m.tables.clear();
+        }
         if p2m.runs.is_empty() {
             let why =
                 format!("domain {} publishes none that can be read, and owns no frame that the M2P knows", domain.id);
