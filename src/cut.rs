@@ -9,6 +9,7 @@ use crate::options::{Format, Options};
 use crate::pipeline::Progress;
 use crate::pipeline::walk::Walker;
 use crate::plan::Plan;
+use crate::plan::layout;
 use crate::plan::selection::{Known, Selection};
 use crate::report::Report;
 use crate::sink::notes::NoteBlob;
@@ -75,23 +76,29 @@ fn cut_memory(
     }
 
     progress.stage("reading page tables", None);
-    let mut plan = pool.install(|| Plan::new(&host, domain, &p2m, choice));
-    if let (Some(kernel), Some(names)) = (&kernel, &names) {
+    let mut plan = pool.install(|| Plan::in_layout(options.layout, &host, domain, &p2m, choice));
+    let machine = options.layout.is_machine();
+    if let (false, Some(kernel), Some(names)) = (machine, &kernel, &names) {
         let (marks, doubts) = marks::find(kernel, found.as_ref(), names, &landmarks);
         report.warnings.extend(doubts);
         report.warnings.extend(plan.clear(kernel, marks));
     }
-    report.plan(&plan);
+    let list = layout::frame_list_list(&host, domain);
+    report.plan(&plan, list);
     let about = report::about(&host, domain, &plan);
     let text = found.as_ref().map(|f| f.info.text());
-    let notes = NoteBlob::new(&cpus, text, kernel.as_ref().map(|k| k.root), &about);
+    let notes = match machine {
+        true => NoteBlob::machine(core.notes(), list, text, &about),
+        false => NoteBlob::new(&cpus, text, kernel.as_ref().map(|k| k.root), &about),
+    };
 
     let walker = Walker::new(&host, &plan);
     let written = match options.format {
         Format::Elf => {
-            let base = kernel.as_ref().map_or(0xffff_8880_0000_0000, Kernel::direct_map);
+            let base = layout::direct_map(kernel.as_ref());
             let mut windows = vec![elf::Window { base: VirtAddr(base), first: Pfn(0), end: plan.end() }];
-            if let Some((first, end)) = kernel.as_ref().and_then(Kernel::image_pfns) {
+            // Its frames need not run along with its addresses.
+            if let Some((first, end)) = kernel.as_ref().filter(|_| !machine).and_then(Kernel::image_pfns) {
                 windows.push(elf::Window { base: VirtAddr(START_KERNEL_MAP), first, end });
             }
             elf::write(&walker, &notes, &windows, &out, pool, progress)?

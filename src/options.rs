@@ -2,6 +2,7 @@
 
 use crate::linux::symbols::Symbols;
 use crate::pipeline::codec::Codec;
+use crate::plan::layout::Layout;
 use crate::plan::level::Level;
 use crate::vmcoreinfo::Vmcoreinfo;
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ impl Default for Format {
 pub struct Options {
     /// The format of the output.
     pub format: Format,
+    /// Where pages stand in the output, and whether Xen's stay.
+    pub layout: Layout,
     /// What to leave out.
     pub level: Level,
     /// Whether it is an error if the level cannot be applied in full.
@@ -44,6 +47,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             format: Format::default(),
+            layout: Layout::default(),
             level: Level::MOST,
             require_level: false,
             symbols: None,

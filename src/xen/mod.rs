@@ -9,6 +9,7 @@ pub mod host;
 pub mod hypervisor;
 pub mod m2p;
 pub mod notes;
+pub mod own;
 pub mod p2m;
 pub mod page_info;
 pub mod paging;
