@@ -141,7 +141,7 @@ pub struct Cleared {
 pub struct OutputReport {
     /// Its format.
     pub format: String,
-    /// Its layout: `pseudo-physical`, `machine`, or `machine with Xen`.
+    /// Its layout: `pseudo-physical`, `machine`, or `machine-xen`.
     pub layout: String,
     /// Its size in bytes.
     pub bytes: u64,
@@ -474,7 +474,8 @@ impl fmt::Display for Report {
         for w in &self.warnings {
             writeln!(f, "  warning: {w}")?;
         }
-        write!(f, "  output: {}, {} ({} bytes)", o.format, size(o.bytes), o.bytes)
+        let layout = if o.layout.starts_with("machine") { format!(", {} layout", o.layout) } else { String::new() };
+        write!(f, "  output: {}{layout}, {} ({} bytes)", o.format, size(o.bytes), o.bytes)
     }
 }
 

@@ -53,7 +53,7 @@ impl fmt::Display for Layout {
         f.write_str(match self {
             Self::Native => "pseudo-physical",
             Self::Machine { keep_xen: false } => "machine",
-            Self::Machine { keep_xen: true } => "machine with Xen",
+            Self::Machine { keep_xen: true } => "machine-xen",
         })
     }
 }

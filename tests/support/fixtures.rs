@@ -127,6 +127,13 @@ impl Fixture {
     }
 }
 
+impl Fixture {
+    /// The hypervisor's own file, if the fixture has one.
+    pub(crate) fn xen_syms(&self) -> Option<PathBuf> {
+        self.packed.join("xen-syms.zst").exists().then(|| unpack(&self.packed, "xen-syms"))
+    }
+}
+
 /// A number as the truth writes it.
 pub(crate) fn hex(text: &str) -> u64 {
     u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap_or_else(|e| panic!("{text}: {e}"))
