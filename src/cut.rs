@@ -108,7 +108,7 @@ fn cut_memory(
             let header = kdump::Header {
                 uts: &uts,
                 phys_base: found.as_ref().and_then(|f| f.info.number("phys_base")).unwrap_or(0),
-                cpus: cpus.len() as u32,
+                cpus: if machine { host.notes.cpus.len() } else { cpus.len() } as u32,
                 notes: &notes,
                 codec,
             };

@@ -8,6 +8,8 @@
 //! A plan's runs have both numbers. In the machine layout the PFN only says which pages the dump level leaves out, so pages
 //! that have none get one from [`NO_PFN`] on, of which no level knows anything.
 
+use super::selection::Selection;
+use super::tables::{Rewriter, Tally};
 use super::{Plan, split_by_presence};
 use crate::linux::Kernel;
 use crate::units::{Mfn, Pfn};
@@ -16,9 +18,6 @@ use crate::xen::p2m::Run;
 use crate::xen::{Domain, Host, P2m};
 use std::collections::BTreeMap;
 use std::fmt;
-
-use super::selection::Selection;
-use super::tables::{Rewriter, Tally};
 
 /// Above all PFNs that a domain can have.
 const NO_PFN: u64 = 1 << 60;

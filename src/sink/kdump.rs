@@ -36,7 +36,7 @@ pub struct Header<'a> {
     pub uts: &'a [String; 6],
     /// VMCOREINFO's phys_base; 0 in a PV kernel.
     pub phys_base: i64,
-    /// Number of vCPUs.
+    /// Number of CPUs that the notes have registers of.
     pub cpus: u32,
     /// All notes.
     pub notes: &'a NoteBlob,
