@@ -6,6 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use support::crash::{Session, ask};
 use support::cut::cut_with;
@@ -25,8 +26,10 @@ const FORMS: [(&str, &[&str]); 4] = [
 ];
 
 fn cut(fixture: &Fixture, name: &str, form: &[&str], level: &str) -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
     let options: Vec<&str> = ["--layout", "machine", "-d", level].iter().chain(form).copied().collect();
-    cut_with(fixture, &format!("machine-{name}-{level}"), &options)
+    // tests of one process may want the same
+    cut_with(fixture, &format!("machine-{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed)), &options)
 }
 
 #[test]
@@ -116,7 +119,7 @@ fn crash_sees_the_hypervisor_of_the_full_dump() {
 }
 
 /// crash 8.0.6 looks for the scheduler in a variable, and for a vCPU's shared information in a member, that Xen 4.20 calls
-/// otherwise; the symbols are given the names that it knows.
+/// otherwise; the symbols are given the names that it knows. By the name of their file it sees what they are.
 fn known_to_crash(fixture: &Fixture, symbols: &Path) -> Option<PathBuf> {
     let mut bytes = std::fs::read(symbols).unwrap();
     let find = |bytes: &[u8], name: &[u8]| bytes.windows(name.len()).position(|window| window == name);
@@ -128,7 +131,7 @@ fn known_to_crash(fixture: &Fixture, symbols: &Path) -> Option<PathBuf> {
             bytes[at..at + known.len()].copy_from_slice(known);
         }
     }
-    let path = scratch().join(format!("{}.xen-syms", fixture.name));
+    let path = scratch().join(format!("xen-syms.{}", fixture.name));
     std::fs::write(&path, bytes).unwrap();
     Some(path)
 }

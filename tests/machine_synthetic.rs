@@ -48,7 +48,9 @@ fn check(name: &str, dump: &Dump, level: Level) {
     {
         let options = Options { level, ..options(format, keep_xen) };
         let (report, out) = cut_with(&dump.bytes, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert!(report.warnings.is_empty(), "{name}: {:?}", report.warnings);
+        // Struct pages that are odd on purpose are said.
+        let known = |w: &String| w.contains("struct pages");
+        assert!(report.warnings.iter().all(known), "{name}: {:?}", report.warnings);
         let frames = out.frames();
         let (mine, others): (BTreeSet<u64>, BTreeSet<u64>) = frames.iter().partition(|mfn| own.contains(mfn));
         assert!(mine == own, "{name}: lost {:x?}", own.difference(&mine));
