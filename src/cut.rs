@@ -8,6 +8,7 @@ use crate::options::{Format, Options, Which};
 use crate::pipeline::Progress;
 use crate::pipeline::walk::Walker;
 use crate::plan::Plan;
+use crate::plan::layout;
 use crate::plan::selection::{Known, Selection};
 use crate::report::Report;
 use crate::sink::notes::NoteBlob;
@@ -74,7 +75,7 @@ fn with_host<T>(
     progress.stage("reading Xen's structures", None);
     let done = Host::open(&mem, &core).and_then(|host| {
         let machine = OnceCell::new();
-        work(&Cutter { host: &host, options, pool: &pool, progress, machine })
+        work(&Cutter { host: &host, core: &core, options, pool: &pool, progress, machine })
     });
     done.map_err(|e| e.in_file(mem.segments().cut_off))
 }
@@ -82,6 +83,7 @@ fn with_host<T>(
 /// Cuts domains of one host.
 struct Cutter<'a> {
     host: &'a Host<'a>,
+    core: &'a Vmcore,
     options: &'a Options,
     pool: &'a rayon::ThreadPool,
     progress: &'a dyn Progress,
@@ -155,23 +157,29 @@ impl Cutter<'_> {
         }
 
         progress.stage("reading page tables", None);
-        let mut plan = pool.install(|| Plan::new(host, domain, &p2m, choice));
-        if let (Some(kernel), Some(names)) = (&kernel, &names) {
+        let mut plan = pool.install(|| Plan::in_layout(options.layout, host, domain, &p2m, choice));
+        let machine = options.layout.is_machine();
+        if let (false, Some(kernel), Some(names)) = (machine, &kernel, &names) {
             let (marks, doubts) = marks::find(kernel, found.as_ref(), names, &landmarks);
             report.warnings.extend(doubts);
             report.warnings.extend(plan.clear(kernel, marks));
         }
-        report.plan(&plan);
+        let list = layout::frame_list_list(host, domain);
+        report.plan(&plan, list);
         let about = report::about(host, domain, &plan);
         let text = found.as_ref().map(|f| f.info.text());
-        let notes = NoteBlob::new(&cpus, text, kernel.as_ref().map(|k| k.root), &about);
+        let notes = match machine {
+            true => NoteBlob::machine(self.core.notes(), list, text, &about),
+            false => NoteBlob::new(&cpus, text, kernel.as_ref().map(|k| k.root), &about),
+        };
 
         let walker = Walker::new(host, &plan);
         let written = match options.format {
             Format::Elf => {
-                let base = kernel.as_ref().map_or(0xffff_8880_0000_0000, Kernel::direct_map);
+                let base = layout::direct_map(kernel.as_ref());
                 let mut windows = vec![elf::Window { base: VirtAddr(base), first: Pfn(0), end: plan.end() }];
-                if let Some((base, first, end)) = kernel.as_ref().and_then(Kernel::image_window) {
+                // Its frames need not run along with its addresses.
+                if let Some((base, first, end)) = kernel.as_ref().filter(|_| !machine).and_then(Kernel::image_window) {
                     windows.push(elf::Window { base, first, end });
                 }
                 elf::write(&walker, &notes, &windows, &out, pool, *progress)?
@@ -181,7 +189,7 @@ impl Cutter<'_> {
                 let header = kdump::Header {
                     uts: &uts,
                     phys_base: found.as_ref().and_then(|f| f.info.number("phys_base")).unwrap_or(0),
-                    cpus: cpus.len() as u32,
+                    cpus: if machine { host.notes.cpus.len() } else { cpus.len() } as u32,
                     notes: &notes,
                     codec,
                 };

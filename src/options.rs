@@ -2,6 +2,7 @@
 
 use crate::linux::symbols::Symbols;
 use crate::pipeline::codec::Codec;
+use crate::plan::layout::Layout;
 use crate::plan::level::Level;
 use crate::vmcoreinfo::Vmcoreinfo;
 use std::path::PathBuf;
@@ -56,6 +57,8 @@ pub struct Options {
     pub domain: Which,
     /// The format of the output.
     pub format: Format,
+    /// Where pages stand in the output, and whether Xen's stay.
+    pub layout: Layout,
     /// What to leave out.
     pub level: Level,
     /// Whether it is an error if the level cannot be applied in full.
@@ -75,6 +78,7 @@ impl Default for Options {
         Self {
             domain: Which::default(),
             format: Format::default(),
+            layout: Layout::default(),
             level: Level::MOST,
             require_level: false,
             symbols: None,

@@ -3,11 +3,12 @@
 use crate::linux::note::Found;
 use crate::options::Format;
 use crate::plan::Plan;
+use crate::plan::layout::Layout;
 use crate::plan::level::Level;
 use crate::plan::selection::Selection;
 use crate::plan::tables::Tally;
 use crate::sink::Written;
-use crate::units::{PAGE_BYTES, VirtAddr};
+use crate::units::{Mfn, PAGE_BYTES, VirtAddr};
 use crate::xen::cpu::PhysicalCpu;
 use crate::xen::p2m::P2mCheck;
 use crate::xen::p2m::inverted::Inverted;
@@ -145,9 +146,11 @@ pub struct Cleared {
 pub struct OutputReport {
     /// Its format.
     pub format: String,
+    /// Its layout: `pseudo-physical`, `machine`, or `machine-xen`.
+    pub layout: String,
     /// Its size in bytes.
     pub bytes: u64,
-    /// Pages of the domain that readers see.
+    /// Pages of the domain, and of Xen if they stay, that readers see.
     pub pages: u64,
     /// Of these, pages that the file holds.
     pub kept: u64,
@@ -155,8 +158,10 @@ pub struct OutputReport {
     pub zero: u64,
     /// Pages of the domain left out for what they are: `free`, `offline`, `cache`, `cache-private`, `user`, `hwpoison`.
     pub excluded: BTreeMap<String, u64>,
-    /// Xen-heap pages of the domain, put above its highest PFN.
+    /// Xen-heap pages of the domain, in the native layout put above its highest PFN.
     pub xen_heap: u64,
+    /// Pages of Xen's own that stay.
+    pub xen: u64,
     /// Pages of the domain that the dump does not have, by reason.
     pub absent: BTreeMap<String, u64>,
 }
@@ -279,7 +284,7 @@ impl Report {
         self.warnings.extend(kept.iter().filter(|k| k.0 > 0).map(|(n, what)| format!("{n} {what}")));
     }
 
-    pub(crate) fn plan(&mut self, plan: &Plan<'_>) {
+    pub(crate) fn plan(&mut self, plan: &Plan<'_>, list: Mfn) {
         self.tables = plan.tally.clone();
         self.cleared = plan
             .patches
@@ -293,6 +298,19 @@ impl Report {
             .collect();
         self.output.absent = plan.absent.iter().map(|(why, n)| (why.to_string(), *n)).collect();
         self.output.xen_heap = plan.extra.len() as u64;
+        self.output.layout = plan.layout.to_string();
+        self.output.xen = plan.own.pages();
+        if plan.layout.is_machine() && matches!(list, Mfn(0 | u64::MAX)) {
+            self.warnings.push(
+                "the domain publishes no frame list, by which crash translates addresses in the machine layout: crash cannot open its kernel there; the native layout has no such need".into(),
+            );
+        }
+        if plan.own.unknown > 0 {
+            self.warnings.push(format!(
+                "{} pages may be Xen's or anybody's, since the dump lacks their frame table entries; they were left out",
+                plan.own.unknown
+            ));
+        }
         let absent: u64 = plan.absent.values().sum();
         if absent > 0 {
             self.warnings
@@ -327,6 +345,30 @@ impl Report {
     }
 }
 
+impl Report {
+    fn tables(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let t = &self.tables;
+        writeln!(
+            f,
+            "  page tables: {} rewritten ({} that only Linux knows), {} entries; {} to Xen-heap pages, {} to foreign pages, {} MMIO kept",
+            t.tables,
+            t.tables_unpinned,
+            t.own + t.xen_heap + t.foreign,
+            t.xen_heap,
+            t.foreign,
+            t.mmio
+        )?;
+        if t.lost + t.mmio_lost > 0 {
+            writeln!(
+                f,
+                "  not carried: {} mappings of other domains or Xen, {} of MMIO whose number is RAM of the domain",
+                t.lost, t.mmio_lost
+            )?;
+        }
+        Ok(())
+    }
+}
+
 impl VcpuReport {
     /// Describes a vCPU.
     pub fn new(v: &Vcpu) -> Self {
@@ -356,7 +398,7 @@ pub(crate) fn about(host: &Host<'_>, domain: &Domain, plan: &Plan<'_>) -> String
     let t = &plan.tally;
     let mut lines = vec![
         format!("XDUMPCUT={}", env!("CARGO_PKG_VERSION")),
-        "LAYOUT=pseudo-physical".into(),
+        format!("LAYOUT={}", plan.layout),
         format!("SOURCE_ID={}", source_id(host)),
         format!("SOURCE_XEN={}", host.version()),
         format!("DOMAIN={}", domain.id),
@@ -371,6 +413,11 @@ pub(crate) fn about(host: &Host<'_>, domain: &Domain, plan: &Plan<'_>) -> String
             .iter()
             .map(|(class, n)| format!("EXCLUDED_{}={n}", class.to_string().to_uppercase().replace('-', "_"))),
     );
+    if plan.layout != Layout::Native {
+        lines.push(format!("PAGES_OF_XEN={}", plan.own.pages()));
+        lines.push(String::new());
+        return lines.join("\n");
+    }
     lines.push(format!("TABLES_UNPINNED={}", t.tables_unpinned));
     let unpinned = plan.tables().iter().filter(|t| !t.by_xen).take(MOST_TOLD);
     lines.extend(unpinned.map(|t| format!("TABLE_UNPINNED={} level={}", t.pfn, t.level)));
@@ -430,24 +477,14 @@ impl fmt::Display for Report {
         }
         row("dropped: Xen-free", m.free, sampled)?;
         row("dropped: other domains", m.other_domains(d.id), sampled)?;
-        row("dropped: Xen and I/O", m.xen + m.io + m.offline + m.no_entry, sampled)?;
+        if o.xen == 0 {
+            row("dropped: Xen and I/O", m.xen + m.io + m.offline + m.no_entry, sampled)?;
+        } else {
+            row("of what is kept or zero: Xen", o.xen, "")?;
+        }
         let t = &self.tables;
-        writeln!(
-            f,
-            "  page tables: {} rewritten ({} that only Linux knows), {} entries; {} to Xen-heap pages, {} to foreign pages, {} MMIO kept",
-            t.tables,
-            t.tables_unpinned,
-            t.own + t.xen_heap + t.foreign,
-            t.xen_heap,
-            t.foreign,
-            t.mmio
-        )?;
-        if t.lost + t.mmio_lost > 0 {
-            writeln!(
-                f,
-                "  not carried: {} mappings of other domains or Xen, {} of MMIO whose number is RAM of the domain",
-                t.lost, t.mmio_lost
-            )?;
+        if t.tables > 0 {
+            self.tables(f)?;
         }
         for c in &self.cleared {
             writeln!(f, "  cleared: {} at {} (held {}; found by {})", c.name, c.address, c.old, c.found_by)?;
@@ -455,7 +492,8 @@ impl fmt::Display for Report {
         for w in &self.warnings {
             writeln!(f, "  warning: {w}")?;
         }
-        write!(f, "  output: {}, {} ({} bytes)", o.format, size(o.bytes), o.bytes)
+        let layout = if o.layout.starts_with("machine") { format!(", {} layout", o.layout) } else { String::new() };
+        write!(f, "  output: {}{layout}, {} ({} bytes)", o.format, size(o.bytes), o.bytes)
     }
 }
 

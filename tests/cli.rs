@@ -169,6 +169,7 @@ fn bad_input_says_what_it_is() {
     fails(1, "cut short", &[&write("half", &half[..half.len() / 4]), &out]);
     fails(3, "No such file", &[&f.path("nowhere"), &out]);
     fails(2, "folder", &[&f.dir.path(), &out]);
+    fails(2, "--keep-xen needs --layout machine", &[&"--keep-xen", &f.path("nowhere"), &out]);
     assert!(!out.exists() && !f.path("out.incomplete").exists());
 }
 

@@ -38,6 +38,36 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "LAYOUTS",
+        &[
+            (
+                "native",
+                "What OUTPUT tells of: as if dom0 had run on bare metal. Every reader opens it, and crash shows each vCPU's \
+                  registers, which it does not find in a Xen dump.",
+            ),
+            (
+                "machine",
+                "As makedumpfile writes Xen dumps: pages at their machine address, page tables and all other content as \
+                  they were, the notes of the full dump in their order. The last word of the crash note is set to dom0's \
+                  pfn_to_mfn_frame_list_list; VMCOREINFO and XDUMPCUT are added behind. It holds dom0's pages (the dump \
+                  level leaves out the same ones, but never a page of the P2M) and the Xen-heap pages that dom0 maps. \
+                  crash opens both formats with dom0's vmlinux and shows what it shows of the full dump. drgn and gdb \
+                  know nothing of Xen's page tables and cannot use it. A domain that publishes no frame list (as those \
+                  that xl built since Xen 4.7) cannot be opened by crash in this layout; there is a warning.",
+            ),
+            (
+                "machine, --keep-xen",
+                "Xen's memory besides: frames that are not free and without an owner, or of the Xen heap, of DOMID_XEN or \
+                  of DOMID_IO. No ordinary memory of another domain is among them, but their shared infos and grant \
+                  tables, which are Xen's, are. \"crash xen-syms OUT\" shows what it shows of the full dump, \
+                  makedumpfile takes the ELF format for a full dump (with -X, and with any -d without a vmlinux, as dom0's VMCOREINFO is there), \
+                  and xdump-cut itself can cut it again. The cost follows the machine: each of its frames is looked up in \
+                  Xen's frame table.",
+            ),
+            ("", "makedumpfile opens no Xen dump without Xen's memory, and no Xen dump in the kdump format."),
+        ],
+    ),
+    (
         "DUMP LEVEL",
         &[
             (
@@ -123,6 +153,10 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             ("xdump-cut -d 1 vmcore dom0.kdump", "The same with page cache, processes' memory and free pages."),
             ("xdump-cut --compress zlib vmcore dom0.kdump", "For readers that do not know zstd."),
             ("xdump-cut -E vmcore.zst dom0.elf", "From a compressed dump to an ELF file, also for gdb."),
+            (
+                "xdump-cut --layout machine --keep-xen -E vmcore xen.elf",
+                "For crash as it was used on full Xen dumps: crash vmlinux xen.elf, or crash xen-syms xen.elf",
+            ),
             ("xdump-cut --report json -f vmcore dom0.kdump", "For scripts: the report as JSON on standard output."),
             ("xdump-cut info --json vmcore", "What the dump holds."),
         ],

@@ -47,7 +47,7 @@ struct Xen {
 
 impl Xen {
     fn open(fixture: &Fixture) -> Self {
-        let symbols = Symbols::read(&fixture.xen_syms());
+        let symbols = Symbols::read(&fixture.xen_syms().expect("a fixture with a PVH domain has xen-syms"));
         let start = hex(fixture.json["xen_phys_start"].as_str().unwrap());
         let pgd = symbols.address("idle_pg_table");
         let root = pgd - (pgd & !0x3fff_ffff) + start;

@@ -70,6 +70,14 @@ pub struct Cut {
     /// The same as --format elf.
     #[arg(short = 'E', conflicts_with_all = ["format", "compress"])]
     pub elf: bool,
+    /// Where pages stand in the output, and what is altered.
+    #[arg(long, value_enum, default_value = "native")]
+    pub layout: OutputLayout,
+    /// Keep Xen's own memory too, so that crash opens the output with xen-syms: image, heap, frame table, M2P, page tables;
+    /// no free page, and no memory of another domain. Needs --layout machine. Unlike all else its cost follows the machine:
+    /// each of its frames is looked up in the frame table, 8 GiB of it per TiB.
+    #[arg(long)]
+    pub keep_xen: bool,
     /// Compression of kdump pages: zstd (levels -7 to 19, as in zstd:3), zlib (1 to 9) or none. zstd needs crash 7.3.1
     /// or later; every reader knows zlib. The default is zstd:1.
     #[arg(long, value_name = "CODEC", value_parser = |s: &str| s.parse::<Codec>())]
@@ -131,6 +139,16 @@ pub enum OutputFormat {
     Elf,
 }
 
+/// Layouts of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputLayout {
+    /// As if dom0 had run on bare metal: pages by PFN, page tables rewritten, dom0's own notes. For every reader.
+    Native,
+    /// As makedumpfile -X does it: pages by MFN, nothing altered, Xen's notes. For crash's and makedumpfile's own ways with
+    /// Xen dumps.
+    Machine,
+}
+
 /// Forms of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ReportFormat {
@@ -171,5 +189,7 @@ mod tests {
         assert!(parse("xdump-cut -d 32 a b").is_err());
         assert!(parse("xdump-cut -d 1 --exclude free a b").is_err());
         assert!(parse("xdump-cut --threads 0 a b").is_err());
+        assert!(parse("xdump-cut --layout machine --keep-xen a b").is_ok_and(|a| a.cut.keep_xen));
+        assert!(parse("xdump-cut --layout mfn a b").is_err());
     }
 }

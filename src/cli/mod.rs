@@ -9,11 +9,12 @@ use crate::error::{Error, Result};
 use crate::info::Info;
 use crate::linux::symbols::Symbols;
 use crate::options::{Format, Options};
+use crate::plan::layout::Layout;
 use crate::report::Report;
 use crate::sink::Output;
 use crate::source::{self, OpenOptions, ReadAt};
 use crate::vmcoreinfo::Vmcoreinfo;
-use args::{Args, Command, Cut, InfoArgs, OutputFormat, ReportFormat};
+use args::{Args, Command, Cut, InfoArgs, OutputFormat, OutputLayout, ReportFormat};
 use clap::Parser;
 use exit::Exit;
 use progress::Display;
@@ -48,6 +49,15 @@ fn cut_out(args: &Cut) -> Result<()> {
     if args.format == Some(OutputFormat::Elf) && args.compress.is_some() {
         return Err(Error::Usage("--compress is for the kdump format; ELF has none".into()));
     }
+    let layout = match (args.layout, args.keep_xen) {
+        (OutputLayout::Native, false) => Layout::Native,
+        (OutputLayout::Machine, keep_xen) => Layout::Machine { keep_xen },
+        (OutputLayout::Native, true) => {
+            return Err(Error::Usage(
+                "--keep-xen needs --layout machine; the native layout has no place for Xen".into(),
+            ));
+        }
+    };
     let symbols = match (&args.vmlinux, &args.system_map) {
         (Some(path), _) => Some(Symbols::vmlinux(path)?),
         (None, Some(path)) => Some(Symbols::system_map(path)?),
@@ -56,6 +66,7 @@ fn cut_out(args: &Cut) -> Result<()> {
     let options = Options {
         domain: args.domain.clone().unwrap_or_default(),
         format: args.format(),
+        layout,
         level: args.exclude.unwrap_or(args.level),
         require_level: args.require_level,
         symbols,

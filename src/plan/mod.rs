@@ -1,6 +1,7 @@
 //! What decides which page stays, where it stands in the output, and what is altered in it.
 
 pub mod filter;
+pub mod layout;
 pub mod level;
 pub mod pieces;
 pub mod selection;
@@ -12,9 +13,11 @@ use crate::linux::marks::Mark;
 use crate::source::MachineMemory;
 use crate::source::segments::Place;
 use crate::units::{Mfn, PAGE_BYTES, PAGE_SIZE, Page, Pfn};
+use crate::xen::own::Own;
 use crate::xen::p2m::Run;
 use crate::xen::{Domain, Host, P2m};
 use filter::Excluded;
+use layout::Layout;
 use level::Level;
 use pieces::{Pieces, Spot};
 use selection::Selection;
@@ -38,14 +41,18 @@ pub struct Patch {
 /// Everything that the writing needs to know.
 #[derive(Debug)]
 pub struct Plan<'a> {
-    /// Pages of the domain that the dump has, by PFN; [`Self::pieces`] are those that stay.
+    /// Where pages stand in the output.
+    pub layout: Layout,
+    /// Pages of the domain that the dump has, in order of the output; [`Self::pieces`] are those that stay.
     pub runs: Vec<Run>,
     /// PFNs of the domain that should stay but that the dump does not have, and why.
     pub absent: BTreeMap<Absence, u64>,
     /// Pages that leave for what they are.
     pub excluded: Excluded,
-    /// Xen-heap pages that the domain owns, under PFNs above all of its own.
+    /// Xen-heap pages that the domain owns, and where they stand: above all PFNs of its own, or at their MFN.
     pub extra: Vec<(Mfn, Pfn)>,
+    /// Xen's own memory, if it stays.
+    pub own: Own,
     /// The page tables and how to rewrite them.
     pub rewriter: Rewriter<'a>,
     /// What rewriting does, counted over all tables.
@@ -61,7 +68,7 @@ pub struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Decides where pages stand and what is altered in them, given which stay and which are page tables.
+    /// Decides, for the native layout, where pages stand and what is altered in them, given which stay and which are page tables.
     pub fn new(host: &'a Host<'a>, domain: &'a Domain, p2m: &'a P2m, choice: Selection) -> Self {
         let Selection { tables, excluded, applied, .. } = choice;
         let mut rewriter = Rewriter::new(host, domain, p2m);
@@ -84,16 +91,26 @@ impl<'a> Plan<'a> {
         let stay = |r: &Run| r.len - excluded.pages.count_range(r.pfn.0, r.len);
         let pages = runs.iter().map(stay).sum();
         Self {
+            layout: Layout::Native,
             runs,
             absent,
             excluded,
             extra,
+            own: Own::default(),
             rewriter,
             tally: survey.tally,
             patches: Vec::new(),
             tables,
             level: applied,
             pages,
+        }
+    }
+
+    /// [`Self::new`] in any layout.
+    pub fn in_layout(layout: Layout, host: &'a Host<'a>, domain: &'a Domain, p2m: &'a P2m, choice: Selection) -> Self {
+        match layout {
+            Layout::Native => Self::new(host, domain, p2m, choice),
+            Layout::Machine { keep_xen } => Self::by_mfn(host, domain, p2m, choice, keep_xen),
         }
     }
 
@@ -121,7 +138,7 @@ impl<'a> Plan<'a> {
         self.pages
     }
 
-    /// The pages of the output, by PFN.
+    /// The pages of the output, by their number in it.
     pub fn pieces(&self) -> Pieces<'_> {
         self.pieces_from(Spot::default())
     }
@@ -131,9 +148,15 @@ impl<'a> Plan<'a> {
         Pieces::new(self, from)
     }
 
-    /// One more than the highest PFN of the output.
+    /// Those that a reader of the domain may ask for: with the ones that leave for what they are.
+    pub fn known(&self) -> impl Iterator<Item = Run> {
+        self.runs.iter().map(|r| self.layout.place(*r))
+    }
+
+    /// One more than the highest number of a page in the output.
     pub fn end(&self) -> Pfn {
-        Pfn(self.runs.last().map_or(0, |r| r.pfn.0 + r.len))
+        let last = self.runs.last().map(|r| self.layout.place(*r));
+        Pfn(last.map_or(0, |r| r.pfn.0 + r.len))
     }
 
     /// All page tables, by PFN.

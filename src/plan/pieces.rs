@@ -53,7 +53,8 @@ impl Iterator for Pieces<'_> {
             let stop = excluded.find(true, first, end).unwrap_or(end);
             self.next.skip = stop - run.pfn.0;
             let into = first - run.pfn.0;
-            return Some(Run { pfn: Pfn(first), mfn: Mfn(run.mfn.0 + into), len: stop - first });
+            let piece = Run { pfn: Pfn(first), mfn: Mfn(run.mfn.0 + into), len: stop - first };
+            return Some(self.plan.layout.place(piece));
         }
     }
 }

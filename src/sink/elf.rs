@@ -4,8 +4,9 @@
 //! addresses besides, with the same data, so that gdb finds the variables of a vmlinux. `p_align` is 0: with any other value
 //! crash takes the file for a netdump and dies on QEMU's notes. `p_vaddr` is the address in the kernel's direct map, or image.
 //! Zero pages at the end of a PT_LOAD are `p_memsz` beyond `p_filesz`; ones in the middle of data are holes of the
-//! file. More than 65,534 headers are counted in section header 0 (PN_XNUM). Pages that the dump level leaves out are in no
-//! PT_LOAD, so their number, and the memory for them (about 140 bytes each), grows with how scattered these pages are.
+//! file; in the machine layout all are, since makedumpfile takes what is beyond `p_filesz` for excluded. More than 65,534
+//! headers are counted in section header 0 (PN_XNUM). Pages that the dump level leaves out are in no PT_LOAD, so their
+//! number, and the memory for them (about 140 bytes each), grows with how scattered these pages are.
 
 use super::notes::NoteBlob;
 use super::{Output, Written};
@@ -190,6 +191,7 @@ fn find_data(walker: &Walker<'_>, progress: &dyn Progress) -> Result<(Bitmap, Bi
 fn layout(plan: &crate::plan::Plan<'_>, data: &Bitmap, lost: &Bitmap) -> Vec<Load> {
     let mut loads: Vec<Load> = Vec::new();
     let mut index = 0;
+    let solid = plan.layout.is_machine();
     for run in plan.pieces() {
         for i in 0..run.len {
             let pfn = Pfn(run.pfn.0 + i);
@@ -202,11 +204,11 @@ fn layout(plan: &crate::plan::Plan<'_>, data: &Bitmap, lost: &Bitmap) -> Vec<Loa
             match loads.last_mut() {
                 Some(last) if last.pfn.0 + last.pages == pfn.0 && last.first + last.pages == at => {
                     let zeros = last.pages - last.stored;
-                    if !has_data {
+                    if !has_data && !solid {
                         last.pages += 1;
                         continue;
                     }
-                    if zeros < WORTH_A_HEADER {
+                    if solid || zeros < WORTH_A_HEADER {
                         last.pages += 1;
                         last.stored = last.pages;
                         continue;
@@ -214,7 +216,7 @@ fn layout(plan: &crate::plan::Plan<'_>, data: &Bitmap, lost: &Bitmap) -> Vec<Loa
                 }
                 _ => {}
             }
-            loads.push(Load { pfn, first: at, stored: u64::from(has_data), pages: 1 });
+            loads.push(Load { pfn, first: at, stored: u64::from(has_data || solid), pages: 1 });
         }
     }
     loads

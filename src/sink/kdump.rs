@@ -15,12 +15,14 @@ use crate::pipeline::ordered::ordered;
 use crate::pipeline::walk::{Chunk, Piece, Walker, chunks};
 use crate::pipeline::zero::is_zero;
 use crate::plan::level::Level;
-use crate::units::{PAGE_BYTES, PAGE_SIZE};
+use crate::units::{PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE};
 use crate::xen::p2m::Run;
 use std::sync::Mutex;
 
 const SUB_HEADER: usize = 104;
 const DESCRIPTOR: u64 = 24;
+/// Pages that the bitmaps may speak of, 64 TiB: each takes 2 GiB then.
+const MOST_MAPNR: u64 = 1 << 34;
 /// Chunks in flight: enough that a chunk full of data at the head of the queue does not stall those behind it, which may
 /// be all zeros and done at once. Each holds 1 MiB of output at most.
 fn window(threads: usize) -> usize {
@@ -34,7 +36,7 @@ pub struct Header<'a> {
     pub uts: &'a [String; 6],
     /// VMCOREINFO's phys_base; 0 in a PV kernel.
     pub phys_base: i64,
-    /// Number of vCPUs.
+    /// Number of CPUs that the notes have registers of.
     pub cpus: u32,
     /// All notes.
     pub notes: &'a NoteBlob,
@@ -68,6 +70,13 @@ pub fn write(
 ) -> Result<Written> {
     let plan = walker.plan();
     let pages = plan.pages();
+    if plan.end().0 > MOST_MAPNR {
+        let why = "too high for the bitmaps of the kdump format; give --format elf";
+        return Err(Error::Usage(format!(
+            "the domain has memory at machine address {:#x}, {why}",
+            (plan.end().0 - 1) << PAGE_SHIFT
+        )));
+    }
     let head_blocks = 1 + blocks((SUB_HEADER + header.notes.bytes.len()) as u64);
     let bitmap_blocks = 2 * blocks(plan.end().0.div_ceil(8));
     let descriptors = (head_blocks + bitmap_blocks) * PAGE_BYTES;
@@ -81,7 +90,7 @@ pub fn write(
         bitmap
     };
     let bitmap_2 = (head_blocks + bitmap_blocks / 2) * PAGE_BYTES;
-    write_bitmap(&bitmap(&mut plan.runs.iter().copied()), out, head_blocks * PAGE_BYTES)?;
+    write_bitmap(&bitmap(&mut plan.known()), out, head_blocks * PAGE_BYTES)?;
     write_bitmap(&bitmap(&mut plan.pieces()), out, bitmap_2)?;
     out.write_at(&[0; PAGE_SIZE], zero_page)?;
 

@@ -1,4 +1,4 @@
-//! The notes of a native dump: as if the domain's kernel had crashed on bare metal.
+//! The notes of a dump. In the native layout they are as if the domain's kernel had crashed on bare metal:
 //!
 //! | name | type | descriptor |
 //! |---|---|---|
@@ -11,9 +11,15 @@
 //! NT_PRSTATUS with `pr_pid` CPU + 1, as QEMU writes it; crash uses NT_PRSTATUS for some tasks only, but a QEMU note
 //! for every CPU, also for one that a panic stopped and marked offline. No `Xen` note may be there: crash would
 //! translate pages again.
+//!
+//! In the machine layout they are the source's, in their order, with the last word of the crash note set for the domain;
+//! `VMCOREINFO` behind them, unless the source has one, and `XDUMPCUT`. makedumpfile needs the former to filter without a
+//! vmlinux.
 
-use crate::units::{PAGE_SHIFT, Pfn};
+use crate::source::notes::Note;
+use crate::units::{Mfn, PAGE_SHIFT, Pfn};
 use crate::xen::hvm::Control;
+use crate::xen::notes::XEN_CRASH_INFO;
 use crate::xen::vcpu::{UserRegs, Vcpu};
 
 /// Type of the note that this program leaves: "xcut". crash goes by types alone in kdump-compressed files, so it must
@@ -45,6 +51,34 @@ impl NoteBlob {
             blob.push(b"QEMU", 0, &qemu_state(v, root));
         }
         if let Some(text) = vmcoreinfo {
+            let at = blob.push(b"VMCOREINFO", 0, text.as_bytes());
+            blob.vmcoreinfo = Some((at, text.len()));
+        }
+        blob.push(b"XDUMPCUT", XDUMPCUT_TYPE, about.as_bytes());
+        blob
+    }
+
+    /// All notes of a dump in the machine layout: those of the source, where `list` is the frame of the domain's
+    /// pfn_to_mfn_frame_list_list.
+    pub fn machine<'n>(
+        source: impl Iterator<Item = Note<'n>>,
+        list: Mfn,
+        vmcoreinfo: Option<&str>,
+        about: &str,
+    ) -> Self {
+        let mut blob = Self::default();
+        for note in source {
+            let mut desc = note.desc.to_vec();
+            if (note.name, note.kind) == (b"Xen", XEN_CRASH_INFO) {
+                let last = desc.len().saturating_sub(8);
+                put(&mut desc, last, &list.0.to_le_bytes());
+            }
+            let at = blob.push(note.name, note.kind, &desc);
+            if note.name == b"VMCOREINFO" {
+                blob.vmcoreinfo = Some((at, desc.len()));
+            }
+        }
+        if let (None, Some(text)) = (blob.vmcoreinfo, vmcoreinfo) {
             let at = blob.push(b"VMCOREINFO", 0, text.as_bytes());
             blob.vmcoreinfo = Some((at, text.len()));
         }

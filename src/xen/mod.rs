@@ -11,6 +11,7 @@ pub mod hvm;
 pub mod hypervisor;
 pub mod m2p;
 pub mod notes;
+pub mod own;
 pub mod p2m;
 pub mod page_info;
 pub mod paging;

@@ -15,7 +15,8 @@ use crate::units::{MachineAddr, Mfn};
 use crate::vmcoreinfo::Vmcoreinfo;
 
 const NT_PRSTATUS: u32 = 1;
-const XEN_CRASH_INFO: u32 = 0x100_0001;
+/// Type of the crash note, named `Xen`.
+pub const XEN_CRASH_INFO: u32 = 0x100_0001;
 const XEN_CRASH_REGS: u32 = 0x100_0002;
 /// `pr_reg` in `struct elf_prstatus` of x86_64, and rsp in `struct user_regs_struct` (19th of 27 words).
 const PR_REG: usize = 112;

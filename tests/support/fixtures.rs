@@ -110,9 +110,9 @@ impl Fixture {
         hex(self.vcpus()[vcpu][name].as_str().unwrap_or_else(|| panic!("no {name} of vCPU {vcpu}")))
     }
 
-    /// Xen's own file, which not every fixture has.
-    pub(crate) fn xen_syms(&self) -> PathBuf {
-        unpack(&self.packed, "xen-syms")
+    /// Xen's own file, if the fixture has one.
+    pub(crate) fn xen_syms(&self) -> Option<PathBuf> {
+        self.packed.join("xen-syms.zst").exists().then(|| unpack(&self.packed, "xen-syms"))
     }
 
     /// The kernel's own file: the fixture's, or that of another one with the very same kernel.

@@ -146,6 +146,11 @@ impl P2m {
         &self.runs
     }
 
+    /// The same by MFN; a frame that two PFNs have is in it once.
+    pub fn runs_by_mfn(&self) -> &[Run] {
+        &self.by_mfn
+    }
+
     /// Pages of ordinary memory.
     pub fn pages(&self) -> u64 {
         self.runs.iter().map(|r| r.len).sum()
