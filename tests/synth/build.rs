@@ -49,8 +49,9 @@ impl World {
         let image_mfn = phys_start + (o.layout.image_offset >> 12);
         let mut ram = vec![(0, 0xa0), (0x100, RESERVED.0), (RESERVED.1, top)];
         ram.extend(o.high.iter().map(|h| (*h, h + HIGH_PAGES)));
-        // Frame table and M2P of each region.
-        let blocks = if o.leaves == Leaves::Small { 0 } else { 2 + 2 * o.high.len() as u64 };
+        // Frame table and M2P of each region; a large page of a translated domain.
+        let hap = u64::from(o.hap.is_some());
+        let blocks = if o.leaves == Leaves::Small { 0 } else { 2 + hap + 2 * o.high.len() as u64 };
         let large_blocks: Vec<u64> = (0..blocks).map(|i| phys_start - 0x200 * (i + 1)).collect();
         let crash = (top - 0x140, top - 0x100);
         let stacks = (top - 0x100, top - 0x100 + 8 * o.pcpus as u64);
