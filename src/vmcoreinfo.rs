@@ -91,6 +91,11 @@ impl Vmcoreinfo {
         self.in_parens("OFFSET", name)?.parse().ok()
     }
 
+    /// `LENGTH(name)`: entries of an array.
+    pub fn length(&self, name: &str) -> Option<u64> {
+        self.in_parens("LENGTH", name)?.parse().ok()
+    }
+
     /// `NUMBER(name)`.
     pub fn number(&self, name: &str) -> Option<i64> {
         let value = self.in_parens("NUMBER", name)?;

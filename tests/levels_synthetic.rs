@@ -62,7 +62,7 @@ fn each_level(kernels: &[Kernel]) {
 
 #[test]
 fn kernels_3() {
-    each_level(&[Kernel::V3_12, Kernel::V3_18]);
+    each_level(&[Kernel::V3_10, Kernel::V3_12, Kernel::V3_18]);
 }
 
 #[test]

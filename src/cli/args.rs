@@ -53,7 +53,7 @@ pub struct Cut {
     /// What to leave out, in makedumpfile's bits: 1 zero pages (readers see zeros all the same), 2 page cache, 4 page cache
     /// with private data too, 8 pages of processes, 16 free pages; added up. 0 keeps everything; any other level leaves out
     /// pages with bad memory. No vmlinux is needed.
-    #[arg(short = 'd', long = "dump-level", value_name = "LEVEL", default_value = "31", hide_default_value = true, value_parser = level)]
+    #[arg(short = 'd', long = "dump-level", value_name = "LEVEL", default_value = "31", value_parser = level)]
     pub level: Level,
     /// The same by names: zero, cache, cache-private, user, free, with commas between. The default is all of them, which is
     /// -d 31.

@@ -2,11 +2,10 @@
 
 use super::level::Level;
 use crate::bitmap::Bitmap;
-use crate::linux::mm::scan::{Block, Finding};
+use crate::linux::mm::scan::{BATCH, Block, Finding};
 use crate::linux::mm::{Class, MemMap};
 use crate::units::Pfn;
 use crate::xen::P2m;
-use crate::xen::p2m::Run;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
@@ -38,6 +37,9 @@ struct Part {
 
 /// The memory of a section; bits count from its first PFN.
 struct Ground {
+    /// Its first PFN with memory, and one more than its last; the same if it has none.
+    start: u64,
+    end: u64,
     /// The domain's memory, but for the guard.
     memory: Bitmap,
     /// The domain's memory that never leaves.
@@ -51,14 +53,11 @@ pub fn exclude(map: &MemMap<'_>, p2m: &P2m, guard: &[Pfn], level: Level) -> Excl
     let parts = sections.par_iter().map(|section| {
         let first = section.number << map.sections.shift;
         let mut out = Excluded { pages: Bitmap::new(size), ..Excluded::default() };
-        let (mut memory, mut beyond) = (0, Vec::new());
-        // Where the section has memory, in whole batches.
-        let (Some(start), Some(end)) = (runs(p2m, first, size).next(), runs(p2m, first, size).last()) else {
-            return Part { first, out, memory, beyond };
-        };
+        let mut beyond = Vec::new();
         let ground = Ground::new(p2m, guard, first, size);
-        memory += runs(p2m, first, size).map(|r| r.1).sum::<u64>();
-        let (start, end) = (start.0 & !511, (end.0 + end.1).next_multiple_of(512));
+        let memory = ground.memory.count() + ground.guard.count();
+        // Where the section has memory, in whole batches.
+        let (start, end) = (ground.start & !(BATCH - 1), ground.end.next_multiple_of(BATCH));
         let range = (Pfn(start.max(first)), Pfn(end.min(first + size)));
         map.scan(
             *section,
@@ -101,21 +100,19 @@ pub fn exclude(map: &MemMap<'_>, p2m: &P2m, guard: &[Pfn], level: Level) -> Excl
     all
 }
 
-/// The domain's memory among `count` PFNs from `first` on: PFN and number of each run.
-fn runs(p2m: &P2m, first: u64, count: u64) -> impl Iterator<Item = (u64, u64)> {
-    let end = first.saturating_add(count);
-    let from = p2m.runs().partition_point(|r: &Run| r.pfn.0 + r.len <= first);
-    let inside = p2m.runs().get(from..).unwrap_or_default().iter().take_while(move |r| r.pfn.0 < end);
-    inside.map(move |r| {
-        let (a, b) = (r.pfn.0.max(first), (r.pfn.0 + r.len).min(end));
-        (a, b - a)
-    })
-}
-
 impl Ground {
     fn new(p2m: &P2m, guard: &[Pfn], first: u64, size: u64) -> Self {
-        let mut ground = Self { memory: Bitmap::new(size), guard: Bitmap::new(size) };
-        runs(p2m, first, size).for_each(|(pfn, count)| ground.memory.set_range(pfn - first, count));
+        let mut ground = Self { start: first, end: first, memory: Bitmap::new(size), guard: Bitmap::new(size) };
+        let runs = p2m.runs();
+        let inside = runs.partition_point(|r| r.pfn.0 + r.len <= first);
+        for run in runs.get(inside..).unwrap_or_default().iter().take_while(|r| r.pfn.0 < first + size) {
+            let (from, to) = (run.pfn.0.max(first), (run.pfn.0 + run.len).min(first + size));
+            if ground.start == ground.end {
+                ground.start = from;
+            }
+            ground.end = to;
+            ground.memory.set_range(from - first, to - from);
+        }
         let from = guard.partition_point(|g| g.0 < first);
         for pfn in guard.get(from..).unwrap_or_default().iter().take_while(|g| g.0 < first + size) {
             if ground.memory.get(pfn.0 - first) {

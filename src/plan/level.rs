@@ -60,14 +60,18 @@ impl Level {
 
     /// Whether pages of a class leave. Bad memory does at any level but 0: nobody can want to read it.
     pub fn drops(self, class: Class) -> bool {
-        let bits = match class {
+        self.0 & Self::bits(class) != 0
+    }
+
+    /// The bits of which each drops a class.
+    fn bits(class: Class) -> u8 {
+        match class {
             Class::Free | Class::Offline => Self::FREE,
             Class::Cache => Self::CACHE | Self::PRIVATE,
             Class::CachePrivate => Self::PRIVATE,
             Class::User => Self::USER,
             Class::HwPoison => Self::MOST.0,
-        };
-        self.0 & bits != 0
+        }
     }
 
     /// Whether it takes struct pages to tell which pages leave, bad memory aside.
@@ -75,15 +79,9 @@ impl Level {
         self.0 & !Self::ZERO != 0
     }
 
-    /// The level without the classes that cannot be told.
+    /// The level that drops no page of a class.
     pub fn without(self, class: Class) -> Self {
-        match class {
-            Class::Free => Self(self.0 & !Self::FREE),
-            Class::Cache => Self(self.0 & !Self::CACHE),
-            Class::CachePrivate => Self(self.0 & !Self::PRIVATE),
-            Class::User => Self(self.0 & !Self::USER),
-            Class::Offline | Class::HwPoison => self,
-        }
+        Self(self.0 & !Self::bits(class))
     }
 
     /// The level without all that struct pages tell.

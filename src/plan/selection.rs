@@ -41,18 +41,6 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Why the level could not be applied in full, if it could not.
-    pub fn shortfall(&self, asked: Level) -> Option<String> {
-        let unreadable = self.excluded.unreadable;
-        if self.applied != asked {
-            Some(self.reasons.join("; "))
-        } else {
-            (unreadable > 0).then(|| format!("the struct pages of {unreadable} pages cannot be read"))
-        }
-    }
-}
-
-impl Selection {
     /// Chooses at `level`.
     pub fn make(known: &Known<'_>, p2m: &P2m, level: Level) -> Self {
         let by_xen = |t: &(Pfn, u8)| Table { pfn: t.0, level: t.1, by_xen: true };
@@ -89,6 +77,16 @@ impl Selection {
             choice.excluded = exclude(&map, p2m, &choice.guard(known, p2m), choice.applied);
         }
         choice
+    }
+
+    /// Why the level could not be applied in full, if it could not.
+    pub fn shortfall(&self, asked: Level) -> Option<String> {
+        let unreadable = self.excluded.unreadable;
+        if self.applied != asked {
+            Some(self.reasons.join("; "))
+        } else {
+            (unreadable > 0).then(|| format!("the struct pages of {unreadable} pages cannot be read"))
+        }
     }
 
     /// Adds the tables of processes that were being made.

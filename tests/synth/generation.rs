@@ -74,7 +74,7 @@ impl Gen {
     pub fn of(kernel: Kernel) -> Self {
         use Kernel as K;
         let flags = match kernel {
-            K::V3_12 | K::V3_18 => V3,
+            K::V3_10 | K::V3_12 | K::V3_18 => V3,
             K::V4_4 => V4_4,
             K::V4_19 => V4_19,
             K::V5_4 | K::V5_10 | K::V6_1 | K::V6_4 => V5_4,
@@ -84,7 +84,7 @@ impl Gen {
         };
         let (compound, hugetlb) = match kernel {
             K::V3_12 => (Compound::Lru, Hugetlb::Unknown),
-            K::V3_18 => (Compound::Lru, Hugetlb::Address),
+            K::V3_10 | K::V3_18 => (Compound::Lru, Hugetlb::Address),
             K::V4_4 => (Compound::Halves, Hugetlb::Number),
             k if k < K::V6_6 => (Compound::Bytes, Hugetlb::Number),
             K::V6_6 => (Compound::Flags, Hugetlb::Flag),
@@ -235,7 +235,7 @@ impl Gen {
         if self.kernel >= K::V4_19 {
             line("NUMBER(PG_swapbacked)", &number("swapbacked"));
         }
-        if self.kernel >= K::V3_18 {
+        if self.kernel >= K::V3_18 || self.kernel == K::V3_10 {
             line("NUMBER(PG_head_mask)", &(1_u64 << number("head")));
         }
         if let Some(slab) = self.number("slab") {

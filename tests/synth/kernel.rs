@@ -79,6 +79,7 @@ impl KernelImage {
             release: String::new(),
         };
         image.release = match o.kernel {
+            Kernel::V3_10 => "3.10.0-1160.el7.synth",
             Kernel::V3_12 => "3.12.9-synth",
             Kernel::V3_18 => "3.18.140-synth",
             Kernel::V4_4 => "4.4.302-synth",

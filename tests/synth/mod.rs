@@ -43,6 +43,8 @@ pub enum Leaves {
 /// Dom0's kernel, as far as VMCOREINFO and the tool can tell. In the order of their releases.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Kernel {
+    /// 3.10 of Enterprise Linux 7: the release of 3.10, keys that came with 3.16.
+    V3_10,
     /// 3.12: static vmcoreinfo_note[], SYMBOL(phys_base), init_level4_pgt, pv_init_ops, no p2m_cr3.
     V3_12,
     /// 3.18: SYMBOL(free_huge_page), PG_head_mask.
@@ -70,9 +72,9 @@ pub enum Kernel {
 }
 
 impl Kernel {
-    pub const ALL: [Kernel; 12] = {
+    pub const ALL: [Kernel; 13] = {
         use Kernel::*;
-        [V3_12, V3_18, V4_4, V4_19, V5_4, V5_10, V6_1, V6_4, V6_6, V6_10, V6_12, V7_1]
+        [V3_10, V3_12, V3_18, V4_4, V4_19, V5_4, V5_10, V6_1, V6_4, V6_6, V6_10, V6_12, V7_1]
     };
 }
 

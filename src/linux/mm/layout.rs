@@ -251,7 +251,7 @@ impl Layout {
             slab,
             buddy: kind("PAGE_BUDDY_MAPCOUNT_VALUE")
                 .or_else(|| (release < (4, 18)).then_some(PageType::Exact(OLD_BUDDY))),
-            orders: length(info, "zone.free_area").unwrap_or(11).min(MOST_ORDERS),
+            orders: info.length("zone.free_area").unwrap_or(11).min(MOST_ORDERS),
             offline: kind("PAGE_OFFLINE_MAPCOUNT_VALUE"),
             lru_flag: needed("PG_lru")?,
             private_flag,
@@ -273,11 +273,6 @@ impl Layout {
             _ => None,
         }
     }
-}
-
-/// `LENGTH(name)`.
-pub fn length(info: &Vmcoreinfo, name: &str) -> Option<u64> {
-    info.get(&format!("LENGTH({name})"))?.parse().ok()
 }
 
 /// The mask of a flag whose number is told.

@@ -6,7 +6,7 @@ use super::{Class, MemMap};
 use crate::units::Pfn;
 
 /// Struct pages that are read at a time; compound heads are aligned, so none is parted from the next one.
-const BATCH: u64 = 512;
+pub const BATCH: u64 = 512;
 
 /// Pages in a row that the kernel uses for one purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

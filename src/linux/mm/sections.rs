@@ -4,7 +4,6 @@
 //! `mem_section` is an array of pointers to pages full of `struct mem_section`. Its `section_mem_map` holds flags in the
 //! low bits, and above them the address at which the struct page of PFN 0 would stand.
 
-use super::layout::length;
 use crate::linux::Kernel;
 use crate::units::{PAGE_BYTES, VirtAddr};
 use crate::vmcoreinfo::Vmcoreinfo;
@@ -58,7 +57,7 @@ impl Sections {
             return Err(format!("VMCOREINFO says SIZE(mem_section)={size}, section_mem_map at {map_at}"));
         }
         let symbol = info.symbol("mem_section").ok_or("SYMBOL(mem_section) is not in VMCOREINFO")?;
-        let roots = length(info, "mem_section").unwrap_or(u64::MAX);
+        let roots = info.length("mem_section").unwrap_or(u64::MAX);
         let table = Table { roots, per_root: PAGE_BYTES / size, size, map_at };
         let wanted = wanted(kernel, shift);
         let mut by_number = table.read(kernel, symbol, &wanted);
