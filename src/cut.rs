@@ -45,7 +45,7 @@ fn cut_memory(
     progress: &dyn Progress,
 ) -> Result<Report> {
     progress.stage("reading Xen's structures", None);
-    let host = Host::open(mem, core)?;
+    let host = Host::open_with(mem, core, options.xen_syms.as_ref())?;
     let domain = host.hardware_domain().ok_or_else(|| {
         let ids: Vec<_> = host.domains.iter().map(|d| d.id.to_string()).collect();
         Error::missing("domain 0", format!("the domain list has {} only", ids.join(", ")))

@@ -79,6 +79,10 @@ pub struct Cut {
     /// The same symbols from a System.map.
     #[arg(long, value_name = "FILE", conflicts_with = "vmlinux")]
     pub system_map: Option<PathBuf>,
+    /// The host's xen-syms (Xen's ELF file with .symtab, DWARF if it has any), for a dump without Xen's notes, as QEMU's and
+    /// libvirt's dump-guest-memory make them. Such a dump is cut without it too, if Xen can be found in memory.
+    #[arg(long, value_name = "FILE")]
+    pub xen_syms: Option<PathBuf>,
     /// How the report at the end is printed on standard output.
     #[arg(long, value_enum, value_name = "FORM", default_value = "text")]
     pub report: ReportFormat,
@@ -102,6 +106,9 @@ pub struct Cut {
 pub struct InfoArgs {
     /// The full Xen dump: an ELF vmcore, or one compressed with zstd.
     pub vmcore: PathBuf,
+    /// The host's xen-syms, for a dump without Xen's notes.
+    #[arg(long, value_name = "FILE")]
+    pub xen_syms: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

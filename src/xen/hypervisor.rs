@@ -1,10 +1,12 @@
 //! The hypervisor as its dump shows it: notes, address space, frame table.
 
+use super::find;
 use super::frame_table::FrameTable;
-use super::notes::XenNotes;
+use super::notes::{Origin, Parts, XenNotes};
 use super::page_info::StateBits;
 use super::paging::AddressSpace;
 use super::pdx::{PdxMap, direct_map_base};
+use super::syms::XenSyms;
 use crate::bytes::u16_at;
 use crate::error::{Error, Result};
 use crate::source::{MachineMemory, Vmcore};
@@ -16,6 +18,11 @@ const IMAGE_SIZE: u64 = 1 << 30;
 const STATE_SAMPLE: u64 = 4096;
 /// Free pages that settle where the page-state bits are.
 const ENOUGH_VOTES: u64 = 512;
+
+/// DOMID_IO, which owns low memory and holes.
+pub(super) const DOMID_IO: u16 = 0x7ff1;
+/// DOMID_XEN, which owns what Xen shares with all.
+pub(super) const DOMID_XEN: u16 = 0x7ff2;
 
 /// Xen's own state.
 #[derive(Debug)]
@@ -48,12 +55,28 @@ impl<'a> Hypervisor<'a> {
     /// # Errors
     /// The first structure without which nothing can be cut.
     pub fn open(mem: &'a MachineMemory<'a>, core: &Vmcore) -> Result<Self> {
-        let notes = XenNotes::collect(core)?;
-        let strings = notes.crash.strings(mem);
+        Self::open_with(mem, core, None)
+    }
+
+    /// The same with the `xen-syms` of the host.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and [`Error::Usage`] for a `xen-syms` of another build.
+    pub fn open_with(mem: &'a MachineMemory<'a>, core: &Vmcore, syms: Option<&XenSyms>) -> Result<Self> {
         let mut warnings = core.oddities.clone();
-        let space = hypervisor_space(mem, &notes, &mut warnings)?;
+        let (notes, space) = match Parts::collect(core).whole() {
+            Ok(notes) => {
+                let space = hypervisor_space(mem, &notes, &mut warnings)?;
+                if let Some(syms) = syms {
+                    syms.check(&space, notes.symbol("pgd_l4"))?;
+                }
+                (notes, space)
+            }
+            Err(parts) => find::notes(mem, parts, syms)?,
+        };
+        let strings = notes.crash.strings(mem);
         let direct_map = direct_map_base(&space);
-        let frames = FrameTable::open(space, &notes.info, PdxMap::read(&space, direct_map))?;
+        let frames = FrameTable::open(space, &notes, PdxMap::read(&space, direct_map))?;
         let extra = strings.first().map(String::as_str).unwrap_or_default();
         let (state_bits, state_votes) = match find_state_bits(&frames) {
             Some(found) => found,
@@ -77,8 +100,11 @@ impl<'a> Hypervisor<'a> {
             dom_xen: None,
             warnings,
         };
-        xen.dom_io = xen.pseudo_domain("dom_io", 0x7ff1);
-        xen.dom_xen = xen.pseudo_domain("dom_xen", 0x7ff2);
+        if xen.notes.origin != Origin::Notes {
+            find::domains(&mut xen)?;
+        }
+        xen.dom_io = xen.pseudo_domain("dom_io", DOMID_IO);
+        xen.dom_xen = xen.pseudo_domain("dom_xen", DOMID_XEN);
         Ok(xen)
     }
 
@@ -99,8 +125,7 @@ impl<'a> Hypervisor<'a> {
     }
 
     fn pseudo_domain(&self, name: &str, id: u16) -> Option<u64> {
-        let pointer = self.notes.info.symbol(name)?;
-        let va = VirtAddr(self.space.read_u64(name, pointer).ok()?);
+        let va = VirtAddr(self.notes.variable(&self.space, name).ok()?);
         let mut head = [0; 2];
         self.space.read(name, va, &mut head).ok()?;
         (u16_at(&head, 0) == Some(id)).then(|| self.owner_code(va)).flatten()

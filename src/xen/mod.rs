@@ -4,6 +4,7 @@
 //! fit in one way only. Version numbers choose nothing where evidence can.
 
 pub mod domain;
+mod find;
 pub mod frame_table;
 pub mod host;
 pub mod hypervisor;
@@ -13,8 +14,10 @@ pub mod p2m;
 pub mod page_info;
 pub mod paging;
 pub mod pdx;
+pub mod qemu;
 pub mod shared_info;
 pub mod survey;
+pub mod syms;
 pub mod vcpu;
 
 pub use domain::Domain;
@@ -22,3 +25,4 @@ pub use frame_table::FrameTable;
 pub use host::Host;
 pub use hypervisor::Hypervisor;
 pub use p2m::P2m;
+pub use syms::XenSyms;

@@ -7,11 +7,14 @@
 //! * the top of a physical CPU's 32 KiB stack (Xen: struct cpu_info) has the guest's registers as they were pushed on
 //!   the way into Xen, and a pointer to the current vCPU.
 //!
+//! * where QEMU made the dump it tells what each processor had, which is the guest's if it was in the guest.
+//!
 //! A vCPU on a CPU has its registers there. So has one whose CPU idles since: Xen switches to its idle vCPU lazily and
 //! leaves the registers on the stack (Xen: common/sched, `__context_switch` is skipped), and struct vcpu's are stale.
 
 use super::domain::Domain;
 use super::host::Host;
+use super::notes::CpuNote;
 use crate::bytes::{u16_at, u32_at, u64_at};
 use crate::units::{PAGE_SIZE, VirtAddr};
 use std::collections::BTreeMap;
@@ -93,18 +96,24 @@ impl UserRegs {
     fn parse(bytes: &[u8], at: usize) -> Option<Self> {
         let word = |i: usize| u64_at(bytes, at.checked_add(i * 8)?);
         let (cs, ss) = (u16_at(bytes, at.checked_add(136)?)?, u16_at(bytes, at.checked_add(160)?)?);
-        // Xen's flat ring-3 selectors, or Linux's own for user space (64-bit, 32-bit).
-        if !matches!(cs, 0xe033 | 0x33 | 0x23 | 0xe023) || !matches!(ss, 0xe02b | 0x2b) {
-            return None;
-        }
         let mut general = [0; 15];
         for (i, r) in general.iter_mut().enumerate() {
             *r = word(i)?;
         }
         let regs = Self { general, error: word(15)?, rip: word(16)?, cs, rflags: word(18)?, rsp: word(19)?, ss };
-        // Bit 1 of RFLAGS is always set, bits 22 and up never.
-        let sound = regs.rflags & 2 != 0 && regs.rflags >> 22 == 0;
-        (sound && VirtAddr(regs.rip).is_canonical() && VirtAddr(regs.rsp).is_canonical()).then_some(regs)
+        regs.is_guest().then_some(regs)
+    }
+
+    /// Whether they can be a 64-bit PV guest's.
+    pub fn is_guest(&self) -> bool {
+        // Xen's flat ring-3 selectors, or Linux's own for user space (64-bit, 32-bit).
+        matches!(self.cs, 0xe033 | 0x33 | 0x23 | 0xe023)
+            && matches!(self.ss, 0xe02b | 0x2b)
+            // Bit 1 of RFLAGS is always set, bits 22 and up never.
+            && self.rflags & 2 != 0
+            && self.rflags >> 22 == 0
+            && VirtAddr(self.rip).is_canonical()
+            && VirtAddr(self.rsp).is_canonical()
     }
 
     /// Whether the vCPU was in its kernel: the upper half of the address space.
@@ -232,10 +241,13 @@ fn stack_tops(host: &Host<'_>) -> Tops {
         host.space.read("a hypervisor stack", VirtAddr(top_of(rsp)?), &mut bytes).ok()?;
         Some(bytes)
     };
-    let memories: Vec<Option<Vec<u8>>> = host.notes.cpus.iter().map(|c| read(c.rsp)).collect();
-    let regs_at = common_offset(memories.iter().flatten().map(Vec::as_slice));
+    // Where QEMU tells of the processor itself: it may have been in the guest, whose stack is no help.
+    let rsp =
+        |c: &CpuNote| c.qemu.and_then(|q| q.stack(&host.space)).filter(|s| *s >= host.direct_map).unwrap_or(c.rsp);
+    let memories: Vec<(Vec<u8>, &CpuNote)> = host.notes.cpus.iter().filter_map(|c| Some((read(rsp(c))?, c))).collect();
+    let regs_at = common_offset(memories.iter().map(|m| m.0.as_slice()));
     let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
-    for bytes in memories.iter().flatten() {
+    for (bytes, _) in &memories {
         for at in (0..TOP - 8).step_by(8) {
             if owner_of(host, VirtAddr(u64_at(bytes, at).unwrap_or_default())).is_some() {
                 *votes.entry(at).or_default() += 1;
@@ -243,12 +255,14 @@ fn stack_tops(host: &Host<'_>) -> Tops {
         }
     }
     let current_at = votes.into_iter().max_by_key(|(at, n)| (*n, *at)).map(|(at, _)| at);
-    let top = |bytes: &Vec<u8>| {
+    let top = |(bytes, cpu_note): &(Vec<u8>, &CpuNote)| {
         let current = VirtAddr(current_at.and_then(|at| u64_at(bytes, at)).unwrap_or_default());
         let (owner, cpu) = owner_of(host, current)?;
-        Some((cpu, StackTop { current, idle: owner == IDLE, regs: regs_at.and_then(|at| UserRegs::parse(bytes, at)) }))
+        let entered = regs_at.and_then(|at| UserRegs::parse(bytes, at));
+        let regs = cpu_note.qemu.and_then(|q| q.guest()).or(entered);
+        Some((cpu, StackTop { current, idle: owner == IDLE, regs }))
     };
-    memories.iter().flatten().filter_map(top).collect()
+    memories.iter().filter_map(top).collect()
 }
 
 /// The domain id of what may be a struct vcpu, a known domain's or the idle domain's; and its `processor`.
