@@ -101,6 +101,8 @@ pub mod bitmap;
 pub mod bytes;
 pub mod cli;
 pub mod cut;
+#[cfg(feature = "dwarf")]
+mod dwarf;
 pub mod error;
 pub mod info;
 pub mod linux;

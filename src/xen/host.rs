@@ -1,6 +1,7 @@
 //! A host: the hypervisor and its domains.
 
 use super::domain::{self, Domain};
+use super::layout;
 use super::hypervisor::Hypervisor;
 use super::syms::XenSyms;
 use crate::error::Result;
@@ -42,7 +43,12 @@ impl<'a> Host<'a> {
         let hypervisor = Hypervisor::open_with(mem, core, syms)?;
         let (domains, damage) = domain::list(&hypervisor)?;
         let warnings = hypervisor.warnings.iter().cloned().chain(damage).collect();
-        Ok(Self { hypervisor, domains, warnings })
+        let mut host = Self { hypervisor, domains, warnings };
+        if let Some(layout) = &host.layout {
+            let doubts = layout::compare(&host, layout);
+            host.warnings.extend(doubts);
+        }
+        Ok(host)
     }
 
     /// The domain that publishes the crash note's P2M, or else domain 0: the one that managed the hardware.

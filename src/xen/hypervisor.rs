@@ -11,6 +11,7 @@ use crate::bytes::u16_at;
 use crate::error::{Error, Result};
 use crate::source::{MachineMemory, Vmcore};
 use crate::units::{MachineAddr, Mfn, PAGE_SHIFT, VirtAddr};
+use crate::vmcoreinfo::Vmcoreinfo;
 
 /// Xen's image lies in one GiB that starts at a multiple of it (XEN_VIRT_START, Xen 3.2 and later).
 const IMAGE_SIZE: u64 = 1 << 30;
@@ -45,6 +46,8 @@ pub struct Hypervisor<'a> {
     pub dom_io: Option<u64>,
     /// The same of DOMID_XEN.
     pub dom_xen: Option<u64>,
+    /// Layouts by the DWARF of a `xen-syms` of this build: believed where the dump does not tell.
+    pub layout: Option<Vmcoreinfo>,
     /// What was wrong but could be worked around.
     pub warnings: Vec<String>,
 }
@@ -98,6 +101,7 @@ impl<'a> Hypervisor<'a> {
             state_votes,
             dom_io: None,
             dom_xen: None,
+            layout: syms.and_then(XenSyms::layout).cloned(),
             warnings,
         };
         if xen.notes.origin != Origin::Notes {

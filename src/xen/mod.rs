@@ -8,6 +8,7 @@ mod find;
 pub mod frame_table;
 pub mod host;
 pub mod hypervisor;
+mod layout;
 pub mod m2p;
 pub mod notes;
 pub mod p2m;

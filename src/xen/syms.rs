@@ -8,6 +8,7 @@ use crate::bytes::array_at;
 use crate::error::{Error, Result};
 use crate::source;
 use crate::units::VirtAddr;
+use crate::vmcoreinfo::Vmcoreinfo;
 use goblin::elf::Elf;
 use goblin::elf::section_header::{SHF_ALLOC, SHF_EXECINSTR, SHT_NOTE, SHT_PROGBITS};
 use goblin::elf::sym::{STT_FILE, st_type};
@@ -43,6 +44,7 @@ pub struct XenSyms {
     symbols: BTreeMap<&'static str, VirtAddr>,
     build_id: Option<(VirtAddr, Vec<u8>)>,
     pieces: Vec<(VirtAddr, [u8; PIECE])>,
+    layout: Option<Vmcoreinfo>,
 }
 
 impl XenSyms {
@@ -71,7 +73,7 @@ impl XenSyms {
             let why = "has no symbols domain_list and idle_pg_table; the hypervisor's xen-syms with .symtab is needed";
             return Err(Error::Usage(format!("{name} {why}")));
         }
-        let mut syms = Self { name, symbols, build_id: None, pieces: Vec::new() };
+        let mut syms = Self { name, symbols, build_id: None, pieces: Vec::new(), layout: layout(file) };
         for section in elf.section_headers.iter().filter(|s| s.sh_flags & u64::from(SHF_ALLOC) != 0) {
             let bytes = section.file_range().and_then(|r| file.get(r)).unwrap_or_default();
             let named = elf.shdr_strtab.get_at(section.sh_name).unwrap_or_default();
@@ -90,6 +92,12 @@ impl XenSyms {
     /// The address of a symbol.
     pub fn get(&self, name: &str) -> Option<VirtAddr> {
         self.symbols.get(name).copied()
+    }
+
+    /// Layouts of Xen's structures by the file's DWARF, as `SIZE` and `OFFSET` lines: of page_info, domain, vcpu (with
+    /// `vcpu.user_regs`, which is in its arch) and cpu_info. `None` if it has no DWARF.
+    pub fn layout(&self) -> Option<&Vmcoreinfo> {
+        self.layout.as_ref()
     }
 
     /// XEN_VIRT_START: the GiB that the image lies in.
@@ -129,4 +137,44 @@ impl XenSyms {
         }
         Ok(())
     }
+}
+
+/// Structures, and the members that are asked for with the name that the line gets.
+#[cfg(feature = "dwarf")]
+const LAYOUTS: &[(&str, &[(&str, &str)])] = &[
+    ("page_info", &[("count_info", "count_info"), ("v", "_domain")]),
+    ("domain", &[("domain_id", "domain_id"), ("next_in_list", "next_in_list"), ("shared_info", "shared_info"), ("vcpu", "vcpu")]),
+    ("vcpu", &[("domain", "domain"), ("dirty_cpu", "dirty_cpu")]),
+    ("cpu_info", &[("guest_cpu_user_regs", "guest_cpu_user_regs"), ("current_vcpu", "current_vcpu")]),
+];
+
+/// Reads the layouts; damaged DWARF tells nothing.
+#[cfg(feature = "dwarf")]
+fn layout(file: &[u8]) -> Option<Vmcoreinfo> {
+    use crate::dwarf::{Image, Sections, Types, Units, Wanted};
+    use std::fmt::Write;
+    const NEEDED: &[&str] = &["page_info", "domain", "vcpu", "arch_vcpu", "cpu_info"];
+    let image = Image::parse(file, |_| false).ok()?;
+    let sections = Sections::of(&image).ok()?;
+    let wanted = Wanted { needed: NEEDED, ..Wanted::default() };
+    let types = Types::read(&Units::new(&sections), wanted).ok()?;
+    let mut text = String::new();
+    for (of, members) in LAYOUTS {
+        writeln!(text, "SIZE({of})={}", types.layout(of)?.size).ok()?;
+        for (member, name) in *members {
+            if let Some(member) = types.member(of, member) {
+                writeln!(text, "OFFSET({of}.{name})={}", member.offset).ok()?;
+            }
+        }
+    }
+    // In Xen before 4.2 the registers were deeper still.
+    if let (Some(arch), Some(regs)) = (types.member("vcpu", "arch"), types.member("arch_vcpu", "user_regs")) {
+        writeln!(text, "OFFSET(vcpu.user_regs)={}", arch.offset.checked_add(regs.offset)?).ok()?;
+    }
+    Some(Vmcoreinfo::parse(text.as_bytes()))
+}
+
+#[cfg(not(feature = "dwarf"))]
+fn layout(_: &[u8]) -> Option<Vmcoreinfo> {
+    None
 }

@@ -17,6 +17,7 @@ use super::host::Host;
 use super::notes::CpuNote;
 use crate::bytes::{u16_at, u32_at, u64_at};
 use crate::units::{PAGE_SIZE, VirtAddr};
+use crate::vmcoreinfo::Vmcoreinfo;
 use std::collections::BTreeMap;
 
 /// Xen's bound for a PV domain (MAX_VIRT_CPUS).
@@ -143,19 +144,20 @@ pub fn vcpus(host: &Host<'_>, domains: &[&Domain]) -> BTreeMap<u16, Vec<Vcpu>> {
     let read =
         |domains: &[&Domain]| -> BTreeMap<u16, Vec<Vcpu>> { domains.iter().map(|d| (d.id, find(host, d))).collect() };
     let mut all = read(domains);
-    if !assign(&mut all, &tops) {
+    if !assign(&mut all, &tops, host.layout.as_ref()) {
         let everyone: Vec<&Domain> = host.domains.iter().collect();
         all = read(&everyone);
-        assign(&mut all, &tops);
+        assign(&mut all, &tops, host.layout.as_ref());
         all.retain(|id, _| domains.iter().any(|d| d.id == *id));
     }
     all
 }
 
 /// Gives each vCPU its registers; says whether it could do so without guessing.
-fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &Tops) -> bool {
-    let saved_at = common_offset(all.values().flatten().map(|v| v.bytes.as_slice()));
-    let dirty = DirtyCpu::calibrate(all.values().flatten(), tops);
+fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &Tops, layout: Option<&Vmcoreinfo>) -> bool {
+    let told = |name| layout.and_then(|l| l.offset(name)).and_then(|at| usize::try_from(at).ok());
+    let saved_at = common_offset(all.values().flatten().map(|v| v.bytes.as_slice())).or(told("vcpu.user_regs"));
+    let dirty = DirtyCpu::calibrate(all.values().flatten(), tops).or(told("vcpu.dirty_cpu"));
     // Registers that a stack shares with a struct vcpu were saved from it: the stack's are the past.
     let saved: Vec<UserRegs> = all.values().flatten().filter_map(|v| UserRegs::parse(&v.bytes, saved_at?)).collect();
     // Without dirty_cpu an idle CPU's registers are those of the one vCPU that last ran there, if it is one.
@@ -184,13 +186,63 @@ fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &Tops) -> bool {
     certain
 }
 
+/// Offsets by shape, as far as the dump shows any; several where several fit.
+#[derive(Debug, Default)]
+pub(super) struct Shape {
+    /// domain.vcpu.
+    pub(super) array: Vec<u64>,
+    /// vcpu.domain.
+    pub(super) back: Vec<u64>,
+    /// vcpu.arch.user_regs.
+    pub(super) regs: Vec<u64>,
+    /// vcpu.dirty_cpu.
+    pub(super) dirty: Vec<u64>,
+    /// The guest's registers on a stack, counted down from its top.
+    pub(super) stack_regs: Vec<u64>,
+    /// current_vcpu on a stack, counted down from its top.
+    pub(super) stack_current: Vec<u64>,
+}
+
+impl Shape {
+    /// Looks at all vCPUs.
+    pub(super) fn of(host: &Host<'_>) -> Self {
+        let mut shape = Self::default();
+        let mut vcpus = Vec::new();
+        for domain in &host.domains {
+            let (list, at) = find_array(host, domain);
+            shape.array.extend(at.map(|at| at as u64));
+            for v in &list {
+                let back = BACK_POINTERS.iter().filter(|at| u64_at(&v.bytes, **at) == Some(domain.va.0));
+                shape.back.extend(back.map(|at| *at as u64));
+            }
+            vcpus.extend(list);
+        }
+        let (tops, stack) = stacks(host);
+        shape.regs.extend(common_offset(vcpus.iter().map(|v| v.bytes.as_slice())).map(|at| at as u64));
+        shape.dirty.extend(DirtyCpu::calibrate(vcpus.iter(), &tops).offsets.iter().map(|at| *at as u64));
+        let from_top = |at: usize| (TOP - at) as u64;
+        shape.stack_regs.extend(stack.0.map(from_top));
+        shape.stack_current.extend(stack.1.map(from_top));
+        for list in [&mut shape.array, &mut shape.back] {
+            list.sort_unstable();
+            list.dedup();
+        }
+        shape
+    }
+}
+
 /// Finds the vCPU array of a domain.
 fn find(host: &Host<'_>, domain: &Domain) -> Vec<Vcpu> {
+    find_array(host, domain).0
+}
+
+/// The same, and where in struct domain the pointer to it stands.
+fn find_array(host: &Host<'_>, domain: &Domain) -> (Vec<Vcpu>, Option<usize>) {
     // max_vcpus stands at 4 since Xen 4.6; an earlier struct has padding there, and the array's end must do.
     let most = u32_at(&domain.bytes, 4).map(u64::from).filter(|n| (1..=MOST_VCPUS).contains(n)).unwrap_or(MOST_VCPUS);
     // The array stands at 8 or 16 since Xen 4.6, and far behind before.
-    let pointers = (8..domain.bytes.len()).step_by(8).filter_map(|at| u64_at(&domain.bytes, at));
-    let arrays = pointers.filter(|p| *p >= host.direct_map && p.is_multiple_of(8)).map(|array| {
+    let pointers = (8..domain.bytes.len()).step_by(8).filter_map(|at| Some((at, u64_at(&domain.bytes, at)?)));
+    let arrays = pointers.filter(|(_, p)| *p >= host.direct_map && p.is_multiple_of(8)).map(|(place, array)| {
         let mut list = Vec::new();
         for n in 0..most {
             let at = array.checked_add(n * 8).map(VirtAddr);
@@ -206,9 +258,10 @@ fn find(host: &Host<'_>, domain: &Domain) -> Vec<Vcpu> {
                 None => break,
             }
         }
-        list
+        (list, place)
     });
-    arrays.max_by_key(Vec::len).unwrap_or_default()
+    let most = arrays.filter(|a| !a.0.is_empty()).max_by_key(|a| a.0.len());
+    most.map_or_else(Default::default, |(list, place)| (list, Some(place)))
 }
 
 fn vcpu_at(host: &Host<'_>, domain: &Domain, va: VirtAddr, id: u32) -> Option<Vcpu> {
@@ -235,6 +288,11 @@ fn common_offset<'v>(memories: impl Iterator<Item = &'v [u8]>) -> Option<usize> 
 
 /// Reads the top of each physical CPU's stack. Offsets are the same on all CPUs, so they are found together.
 fn stack_tops(host: &Host<'_>) -> Tops {
+    stacks(host).0
+}
+
+/// The same, and where the registers and current_vcpu stand.
+fn stacks(host: &Host<'_>) -> (Tops, (Option<usize>, Option<usize>)) {
     let top_of = |rsp: u64| (rsp & !(STACK - 1)).checked_add(STACK - TOP as u64).filter(|_| rsp >= host.direct_map);
     let read = |rsp| {
         let mut bytes = vec![0; TOP];
@@ -262,7 +320,7 @@ fn stack_tops(host: &Host<'_>) -> Tops {
         let regs = cpu_note.qemu.and_then(|q| q.guest()).or(entered);
         Some((cpu, StackTop { current, idle: owner == IDLE, regs }))
     };
-    memories.iter().filter_map(top).collect()
+    (memories.iter().filter_map(top).collect(), (regs_at, current_at))
 }
 
 /// The domain id of what may be a struct vcpu, a known domain's or the idle domain's; and its `processor`.
@@ -308,6 +366,14 @@ impl DirtyCpu {
             clean
         };
         Self { offsets: (0x80..0x400).step_by(4).filter(|at| fits(*at)).collect() }
+    }
+
+    /// Takes DWARF's word where several offsets fit and its own is one of them.
+    fn or(mut self, told: Option<usize>) -> Self {
+        if let Some(at) = told.filter(|at| self.offsets.contains(at)) {
+            self.offsets = vec![at];
+        }
+        self
     }
 
     /// Whether the vCPU's registers are on its CPU's stack; `None` if the offsets that fit do not agree.

@@ -84,6 +84,8 @@ pub(super) fn notes<'a>(
     Ok((XenNotes { crash: parts.crash.unwrap_or(crash), cpus, info, linux, list, identity, origin }, image.space))
 }
 
+/// The first frame at 4 GiB.
+const FOUR_GIB: u64 = 1 << 20;
 /// FRAMETABLE_VIRT_START of a BIGMEM build.
 const BIGMEM_FRAMES: u64 = 0xffff_8300_0000_0000;
 
@@ -106,14 +108,18 @@ fn max_page(mem: &MachineMemory<'_>, space: &AddressSpace<'_>, info: Vmcoreinfo,
     let frames = FrameTable::open(*space, &notes, PdxMap::read(space, direct_map_base(space)))?;
     let mut cursor = frames.cursor();
     let mut has = |mfn: u64| cursor.look(Mfn(mfn)).info().is_some();
-    let mut ranges: Vec<_> = mem.segments().ranges().collect();
-    ranges.reverse();
-    for (start, end) in ranges {
-        let (mut low, mut high) = (start.0.div_ceil(PAGE_BYTES), end.0 / PAGE_BYTES);
-        if low >= high || !has(low) {
+    // QEMU's firmware ends at 4 GiB, where RAM may go on.
+    let parts = mem.segments().ranges().flat_map(|(start, end)| {
+        let (start, end) = (start.0.div_ceil(PAGE_BYTES), end.0 / PAGE_BYTES);
+        [(start, end.min(FOUR_GIB)), (start.max(FOUR_GIB), end)]
+    });
+    let mut parts: Vec<(u64, u64)> = parts.filter(|(start, end)| start < end).collect();
+    parts.reverse();
+    for (mut low, mut high) in parts {
+        if !has(low) && !has(high - 1) {
             continue;
         }
-        // The first frame has an entry; where RAM goes on behind the last one (Xen's option mem=), find the edge.
+        // Where RAM goes on behind the last entry (Xen's option mem=), find the edge.
         while high - low > 1 {
             let middle = if has(high - 1) { high - 1 } else { low + (high - low) / 2 };
             if has(middle) { low = middle } else { high = middle }
