@@ -170,11 +170,12 @@ fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &Tops, layout: Option<&Vmcor
         let running = tops.iter().find(|(_, t)| t.current == v.va && t.regs.is_some());
         let left =
             tops.get_key_value(&v.processor).filter(|(_, t)| t.idle && t.regs.is_some_and(|r| !saved.contains(&r)));
-        let held = left.map(|_| dirty.holds(v));
-        v.guessed = held == Some(None);
-        certain &= !v.guessed;
-        let lazy = left.filter(|_| held.flatten().unwrap_or(last_ran.get(&v.processor) == Some(&1)));
         let own = saved_at.and_then(|at| UserRegs::parse(&v.bytes, at));
+        // One that never left its CPU has nothing saved, whatever seems to be dirty_cpu.
+        let held = left.and_then(|_| dirty.holds(v)).filter(|held| *held || own.is_some());
+        v.guessed = left.is_some() && held.is_none();
+        certain &= !v.guessed;
+        let lazy = left.filter(|_| held.unwrap_or(last_ran.get(&v.processor) == Some(&1)));
         (v.state, v.regs) = match (running, lazy, own) {
             (Some((cpu, top)), _, _) => (VcpuState::Running(*cpu), top.regs),
             (None, Some((cpu, top)), _) => (VcpuState::Lazy(*cpu), top.regs),
@@ -219,7 +220,7 @@ impl Shape {
         }
         let (tops, stack) = stacks(host);
         shape.regs.extend(common_offset(vcpus.iter().map(|v| v.bytes.as_slice())).map(|at| at as u64));
-        shape.dirty.extend(DirtyCpu::calibrate(vcpus.iter(), &tops).offsets.iter().map(|at| *at as u64));
+        shape.dirty.extend(DirtyCpu::calibrate(vcpus.iter(), &tops).possible.iter().map(|at| *at as u64));
         let from_top = |at: usize| (TOP - at) as u64;
         shape.stack_regs.extend(stack.0.map(from_top));
         shape.stack_current.extend(stack.1.map(from_top));
@@ -347,7 +348,10 @@ fn owner_of(host: &Host<'_>, va: VirtAddr) -> Option<(u16, u32)> {
 
 /// `vcpu.dirty_cpu` (Xen 4.11 and later): the CPU that holds the registers, or ~0. Found by what it must be.
 struct DirtyCpu {
+    /// Offsets that fit all vCPUs, and at which one of them at least is clean: a processor alone stands in many places.
     offsets: Vec<usize>,
+    /// Offsets that fit all vCPUs.
+    possible: Vec<usize>,
 }
 
 impl DirtyCpu {
@@ -360,17 +364,19 @@ impl DirtyCpu {
                     Some((cpu, _)) if value == Some(*cpu) => {}
                     None if value == Some(u32::MAX) => clean = true,
                     None if value == Some(v.processor) => {}
-                    _ => return false,
+                    _ => return None,
                 }
             }
-            clean
+            Some((at, clean))
         };
-        Self { offsets: (0x80..0x400).step_by(4).filter(|at| fits(*at)).collect() }
+        let all: Vec<(usize, bool)> = (0x80..0x400).step_by(4).filter_map(fits).collect();
+        let offsets = all.iter().filter(|(_, clean)| *clean).map(|(at, _)| *at).collect();
+        Self { offsets, possible: all.into_iter().map(|(at, _)| at).collect() }
     }
 
-    /// Takes DWARF's word where several offsets fit and its own is one of them.
+    /// Takes DWARF's word where the dump does not contradict it.
     fn or(mut self, told: Option<usize>) -> Self {
-        if let Some(at) = told.filter(|at| self.offsets.contains(at)) {
+        if let Some(at) = told.filter(|at| self.possible.contains(at)) {
             self.offsets = vec![at];
         }
         self
