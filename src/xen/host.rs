@@ -1,8 +1,8 @@
 //! A host: the hypervisor and its domains.
 
 use super::domain::{self, Domain};
-use super::layout;
 use super::hypervisor::Hypervisor;
+use super::layout;
 use super::syms::XenSyms;
 use crate::error::Result;
 use crate::source::{MachineMemory, Vmcore};

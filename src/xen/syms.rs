@@ -143,7 +143,15 @@ impl XenSyms {
 #[cfg(feature = "dwarf")]
 const LAYOUTS: &[(&str, &[(&str, &str)])] = &[
     ("page_info", &[("count_info", "count_info"), ("v", "_domain")]),
-    ("domain", &[("domain_id", "domain_id"), ("next_in_list", "next_in_list"), ("shared_info", "shared_info"), ("vcpu", "vcpu")]),
+    (
+        "domain",
+        &[
+            ("domain_id", "domain_id"),
+            ("next_in_list", "next_in_list"),
+            ("shared_info", "shared_info"),
+            ("vcpu", "vcpu"),
+        ],
+    ),
     ("vcpu", &[("domain", "domain"), ("dirty_cpu", "dirty_cpu")]),
     ("cpu_info", &[("guest_cpu_user_regs", "guest_cpu_user_regs"), ("current_vcpu", "current_vcpu")]),
 ];

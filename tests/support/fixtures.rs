@@ -110,6 +110,11 @@ impl Fixture {
         hex(self.vcpus()[vcpu][name].as_str().unwrap_or_else(|| panic!("no {name} of vCPU {vcpu}")))
     }
 
+    /// The hypervisor's symbols, if the fixture has them.
+    pub(crate) fn xen_syms(&self) -> Option<PathBuf> {
+        self.packed.join("xen-syms.zst").exists().then(|| unpack(&self.packed, "xen-syms"))
+    }
+
     /// The kernel's own file: the fixture's, or that of another one with the very same kernel.
     pub(crate) fn vmlinux(&self) -> &Path {
         let find = || {

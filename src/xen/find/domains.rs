@@ -6,7 +6,7 @@
 
 use crate::bytes::{u16_at, u64_at};
 use crate::error::{Error, Result};
-use crate::units::{Mfn, VirtAddr};
+use crate::units::{Mfn, PAGE_BYTES, VirtAddr};
 use crate::vmcoreinfo::Vmcoreinfo;
 use crate::xen::domain::{FIRST_RESERVED, find_shared_info};
 use crate::xen::hypervisor::{DOMID_IO, DOMID_XEN, Hypervisor};
@@ -76,14 +76,21 @@ pub(in crate::xen) fn find(xen: &mut Hypervisor<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What stands in `_domain`, with the number of pages, of a sample of all frames.
+/// What stands in `_domain`, with the number of pages, of a sample of the dump's frames.
 fn owners(xen: &Hypervisor<'_>) -> BTreeMap<u64, u64> {
-    let blocks = xen.frames.max_page().div_ceil(BLOCK);
+    let ranges = || xen.memory().segments().ranges().map(|(start, end)| (start.0 / PAGE_BYTES, end.0 / PAGE_BYTES));
+    let blocks: u64 = ranges().map(|(start, end)| end.saturating_sub(start).div_ceil(BLOCK)).sum();
     let step = blocks.div_ceil(MOST_BLOCKS).max(1);
     let mut owners = BTreeMap::new();
     let mut cursor = xen.frames.cursor();
-    for block in (0..MOST_BLOCKS).map(|i| i.saturating_mul(step)).take_while(|b| *b < blocks) {
-        for mfn in block * BLOCK..(block + 1) * BLOCK {
+    // Evenly spread over all ranges, as if they were one.
+    let mut skip = 0;
+    for (start, end) in ranges() {
+        let here = end.saturating_sub(start).div_ceil(BLOCK);
+        let first = skip;
+        skip = if first >= here { first - here } else { (step - (here - first) % step) % step };
+        let sample = (0..).map(|i| first.saturating_add(step.saturating_mul(i))).take_while(|b| *b < here);
+        for mfn in sample.flat_map(|b| start + b * BLOCK..(start + (b + 1) * BLOCK).min(end)) {
             let info = cursor.look(Mfn(mfn)).info().filter(|i| i.has_owner(xen.state_bits));
             if let Some(info) = info
                 && (owners.len() < MOST_OWNERS || owners.contains_key(&info.owner))
@@ -96,7 +103,7 @@ fn owners(xen: &Hypervisor<'_>) -> BTreeMap<u64, u64> {
 }
 
 fn candidate(xen: &Hypervisor<'_>, code: u64) -> Option<Candidate> {
-    let va = VirtAddr(code.checked_mul(crate::units::PAGE_BYTES)?.checked_add(xen.direct_map)?);
+    let va = VirtAddr(code.checked_mul(PAGE_BYTES)?.checked_add(xen.direct_map)?);
     let mut bytes = vec![0; HEAD];
     xen.space.read("struct domain", va, &mut bytes).ok()?;
     Some(Candidate { va, id: u16_at(&bytes, 0)?, bytes })
