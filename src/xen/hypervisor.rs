@@ -75,7 +75,7 @@ impl<'a> Hypervisor<'a> {
                 }
                 (notes, space)
             }
-            Err(parts) => find::notes(mem, parts, syms)?,
+            Err(parts) => find::notes(mem, *parts, syms)?,
         };
         let strings = notes.crash.strings(mem);
         let direct_map = direct_map_base(&space);

@@ -150,8 +150,8 @@ impl Parts {
     }
 
     /// Joins the parts, if none is missing.
-    pub(super) fn whole(self) -> Result<XenNotes, Self> {
-        let Self { crash: Some(crash), info: Some(info), .. } = self else { return Err(self) };
+    pub(super) fn whole(self) -> Result<XenNotes, Box<Self>> {
+        let Self { crash: Some(crash), info: Some(info), .. } = self else { return Err(Box::new(self)) };
         let Self { cpus, linux, list, identity, .. } = self;
         Ok(XenNotes { crash, cpus, info, linux, list, identity, origin: Origin::Notes })
     }
