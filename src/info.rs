@@ -42,8 +42,8 @@ pub struct XenInfo {
     pub compiler: String,
     /// When it was built.
     pub compiled: String,
-    /// Taint bits.
-    pub tainted: u64,
+    /// Taint bits, if they are known.
+    pub tainted: Option<u64>,
     /// Where all this comes from: the dump's notes, its memory, or its memory with xen-syms.
     pub found_by: Origin,
     /// Machine address of its image, in hex.
@@ -172,9 +172,9 @@ impl fmt::Display for Info {
         }
         writeln!(
             f,
-            "  image at {}, tainted {:#x}",
+            "  image at {}{}",
             x.phys_start.as_deref().unwrap_or("an unknown address"),
-            x.tainted
+            x.tainted.map(|t| format!(", tainted {t:#x}")).unwrap_or_default()
         )?;
         match x.found_by {
             Origin::Notes => {}

@@ -7,7 +7,7 @@ mod checks;
 mod support;
 mod synth;
 
-use checks::{cut_with, notes, pages, tables, warned};
+use checks::{cut_with, notes, pages, tables};
 use std::collections::BTreeSet;
 use support::fixtures;
 use synth::{Dump, Leaves, Machine, Xen, syms};
@@ -259,5 +259,4 @@ fn dwarf_and_shapes_agree_on_real_dumps() {
         compared += usize::from(syms.layout().is_some());
     }
     assert!(compared > 0, "no fixture has a xen-syms with DWARF");
-    let _ = warned;
 }

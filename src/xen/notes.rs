@@ -38,8 +38,8 @@ pub struct CrashInfo {
     pub minor: u64,
     /// Machine addresses of five strings: extra version, changeset, compiler, compile date, compile time.
     pub(super) strings: [u64; 5],
-    /// Taint bits.
-    pub tainted: u64,
+    /// Taint bits; `None` if neither a note nor a symbol tells.
+    pub tainted: Option<u64>,
     /// Machine address of Xen's image; not in the note before Xen 3.3.
     pub phys_start: Option<MachineAddr>,
     /// Head of the hardware domain's P2M tree, as its shared info had it: 0 if not set up (PVH), `~0` if invalid.
@@ -202,7 +202,7 @@ impl CrashInfo {
             major: word(0),
             minor: word(1),
             strings: [word(2), word(3), word(4), word(5), word(6)],
-            tainted: word(7),
+            tainted: Some(word(7)),
             phys_start: (words.len() > 9).then(|| before.last().copied().map(MachineAddr)).flatten(),
             frame_list_list: Mfn(frame_list_list),
         })

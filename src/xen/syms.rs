@@ -23,6 +23,7 @@ const WANTED: &[&str] = &[
     "domain_list",
     "idle_pg_table",
     "max_page",
+    "tainted",
     "xen_changeset",
     "xen_compile_date",
     "xen_compile_time",

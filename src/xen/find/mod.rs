@@ -48,6 +48,10 @@ pub(super) fn notes<'a>(
         major: version.major,
         minor: version.minor,
         strings: version.strings,
+        tainted: syms
+            .and_then(|s| s.get("tainted"))
+            .and_then(|va| image.space.read_u64("tainted", va).ok())
+            .map(|t| t & U32),
         phys_start: Some(image.phys_start),
         ..CrashInfo::default()
     };
@@ -84,6 +88,8 @@ pub(super) fn notes<'a>(
     Ok((XenNotes { crash: parts.crash.unwrap_or(crash), cpus, info, linux, list, identity, origin }, image.space))
 }
 
+/// `tainted` is an `unsigned int`.
+const U32: u64 = 0xffff_ffff;
 /// The first frame at 4 GiB.
 const FOUR_GIB: u64 = 1 << 20;
 /// FRAMETABLE_VIRT_START of a BIGMEM build.
