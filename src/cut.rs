@@ -73,7 +73,7 @@ fn with_host<T>(
     let segments = core.take_segments(source.len());
     let mem = MachineMemory::new(source, segments);
     progress.stage("reading Xen's structures", None);
-    let done = Host::open(&mem, &core).and_then(|host| {
+    let done = Host::open_with(&mem, &core, options.xen_syms.as_ref()).and_then(|host| {
         let machine = OnceCell::new();
         work(&Cutter { host: &host, core: &core, options, pool: &pool, progress, machine })
     });

@@ -6,9 +6,10 @@ use crate::report::{VcpuReport, size};
 use crate::source::{MachineMemory, ReadAt, Vmcore};
 use crate::units::PAGE_BYTES;
 use crate::xen::cpu::{PhysicalCpu, cpus};
+use crate::xen::notes::Origin;
 use crate::xen::survey::Survey;
 use crate::xen::vcpu::vcpus;
-use crate::xen::{Domain, Host, P2m};
+use crate::xen::{Domain, Host, P2m, XenSyms};
 use serde::Serialize;
 use std::fmt;
 
@@ -44,8 +45,10 @@ pub struct XenInfo {
     pub compiler: String,
     /// When it was built.
     pub compiled: String,
-    /// Taint bits.
-    pub tainted: u64,
+    /// Taint bits, if they are known.
+    pub tainted: Option<u64>,
+    /// Where all this comes from: the dump's notes, its memory, or its memory with xen-syms.
+    pub found_by: Origin,
     /// Machine address of its image, in hex.
     pub phys_start: Option<String>,
     /// Physical CPUs that left a note.
@@ -93,9 +96,17 @@ impl Info {
     /// # Errors
     /// As [`crate::cut::cut`], but a domain that cannot be cut is no error.
     pub fn read(source: &dyn ReadAt) -> Result<Self> {
+        Self::read_with(source, None)
+    }
+
+    /// The same with the `xen-syms` of the host.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and [`crate::Error::Usage`] for a `xen-syms` of another build.
+    pub fn read_with(source: &dyn ReadAt, syms: Option<&XenSyms>) -> Result<Self> {
         let mut core = Vmcore::parse(source)?;
         let mem = MachineMemory::new(source, core.take_segments(source.len()));
-        let host = Host::open(&mem, &core).map_err(|e| e.in_file(mem.segments().cut_off))?;
+        let host = Host::open_with(&mem, &core, syms).map_err(|e| e.in_file(mem.segments().cut_off))?;
         let pages = Survey::take(&host);
         let mut registers = vcpus(&host, &host.domains.iter().collect::<Vec<_>>());
         let mut warnings = host.warnings.clone();
@@ -127,6 +138,7 @@ impl Info {
                 compiler,
                 compiled: date,
                 tainted: host.notes.crash.tainted,
+                found_by: host.notes.origin,
                 phys_start: host.notes.crash.phys_start.map(|a| a.to_string()),
                 cpus: host.notes.cpus.len(),
                 page_state_bit: host.state_bits.shift(),
@@ -164,10 +176,15 @@ impl fmt::Display for Info {
         }
         writeln!(
             f,
-            "  image at {}, tainted {:#x}",
+            "  image at {}{}",
             x.phys_start.as_deref().unwrap_or("an unknown address"),
-            x.tainted
+            x.tainted.map(|t| format!(", tainted {t:#x}")).unwrap_or_default()
         )?;
+        match x.found_by {
+            Origin::Notes => {}
+            Origin::XenSyms => writeln!(f, "  no notes of Xen's; found in memory with xen-syms")?,
+            Origin::Memory => writeln!(f, "  no notes of Xen's; found in memory")?,
+        }
         let pdx = if x.pdx_linear { "the MFN" } else { "compressed" };
         writeln!(f, "  page state in count_info from bit {}, PDX is {pdx}", x.page_state_bit)?;
         writeln!(f, "notes")?;

@@ -35,6 +35,7 @@
 //!    under Xen. What no PT_LOAD covers, or the file lacks, is *absent* and never read as zero.
 //! 2. **Notes** ([`xen::notes`]). The crash note says where Xen's image is and where the hardware domain's P2M begins;
 //!    VMCOREINFO_XEN gives addresses of the domain list, frame table and page tables, and a few offsets.
+//!    A dump without them, as QEMU makes it, shows the same in its memory ([`xen::syms`] helps; method: `xen::find`).
 //! 3. **Hypervisor memory** ([`xen::paging`], [`xen::hypervisor`]). The root table is `pgd_l4`, by arithmetic: its address
 //!    minus the GiB that it lies in, plus `xen_phys_start`. All else is walked. PDX compression is read off the
 //!    direct map's tables ([`xen::pdx`]).
@@ -59,6 +60,8 @@
 //!
 //! **ELF64 vmcore** ([`source::elf`]): `ET_CORE`, `EM_X86_64`. `e_phnum` 0xffff means that the number is in `sh_info` of
 //! section header 0. **Xen's notes**: tables in [`xen::notes`]. **VMCOREINFO text**: [`vmcoreinfo`].
+//!
+//! **QEMU's CPU notes**: [`xen::qemu`].
 //!
 //! **Page-table entry** (x86_64): bit 0 present, bit 7 large (levels 2 and 3), bits 12 to 51 frame. In a PV domain's
 //! tables the frame is an MFN if the entry is present; otherwise the bits are Linux's own and hold no MFN.
@@ -114,6 +117,8 @@ pub mod bitmap;
 pub mod bytes;
 pub mod cli;
 pub mod cut;
+#[cfg(feature = "dwarf")]
+mod dwarf;
 pub mod error;
 pub mod info;
 pub mod linux;

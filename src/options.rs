@@ -5,6 +5,7 @@ use crate::pipeline::codec::Codec;
 use crate::plan::layout::Layout;
 use crate::plan::level::Level;
 use crate::vmcoreinfo::Vmcoreinfo;
+use crate::xen::XenSyms;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -69,6 +70,8 @@ pub struct Options {
     pub vmcoreinfo: Option<Vmcoreinfo>,
     /// The kernel's vmlinux with DWARF, from which a VMCOREINFO is made where none is found.
     pub vmlinux: Option<PathBuf>,
+    /// The hypervisor's xen-syms, if the user gave it: for a dump without Xen's notes.
+    pub xen_syms: Option<XenSyms>,
     /// Worker threads; 0 takes one per CPU that this process may use.
     pub threads: usize,
 }
@@ -84,6 +87,7 @@ impl Default for Options {
             symbols: None,
             vmcoreinfo: None,
             vmlinux: None,
+            xen_syms: None,
             threads: 0,
         }
     }

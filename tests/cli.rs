@@ -159,8 +159,17 @@ fn bad_input_says_what_it_is() {
     fails(1, "not an ELF file", &[&write("empty", b""), &out]);
     fails(1, "not an ELF file", &[&write("text", b"hello\n"), &out]);
     fails(1, "zstd stream", &[&write("bad.zst", b"\x28\xb5\x2f\xfdrubbish"), &out]);
-    fails(1, "not a Xen dump", &[&write("plain", &of(|e| e.no_xen_notes())), &out]);
-    fails(1, "Xen's crash note", &[&write("nonote", &of(|e| e.crash_info = false)), &out]);
+    let root = Machine::new().build().truth.pgd_l4_mfn;
+    let plain = Machine::new().with_elf(|e| {
+        e.no_xen_notes();
+        e.holes = vec![(root, root + 1)];
+    });
+    fails(1, "not a Xen dump", &[&write("plain", &plain.build().bytes), &out]);
+    let by_qemu = write("qemu", &of(|e| e.by_qemu()));
+    let syms = write("xen-syms", &synth::syms::xen_syms(&Machine::new().seed(2).build(), true));
+    fails(2, "is not of the Xen in the dump", &[&"--xen-syms", &syms, &by_qemu, &out]);
+    fails(2, "is no xen-syms", &[&"--xen-syms", &f.path("text"), &by_qemu, &out]);
+    fails(3, "No such file", &[&"--xen-syms", &f.path("nosyms"), &by_qemu, &out]);
     fails(1, "32-bit", &[&write("elf32", &of(|e| e.class32 = true)), &out]);
     fails(1, "big-endian", &[&write("big", &of(|e| e.big_endian = true)), &out]);
     let no_list = Machine::new().linear_p2m(Some(false)).m2p_unset(true).defect(Defect::FrameListListOutside);

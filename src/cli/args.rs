@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 /// Cut dom0 out of a full Xen system dump, as a dump that crash, drgn and gdb open.
 ///
-/// Reads an ELF vmcore as kdump saves it under Xen (x86_64, PV dom0) and writes a dump in which dom0 looks as if it had
+/// Reads an ELF vmcore as kdump saves it under Xen, or QEMU of a virtual Xen host (x86_64, PV dom0), and writes a dump in which dom0 looks as if it had
 /// run on bare metal: pages at pseudo-physical addresses, page tables rewritten from MFN to PFN, dom0's own VMCOREINFO
 /// and the registers of its vCPUs. Needs neither vmlinux nor xen-syms. Zero, free and other domains' pages stay out.
 #[derive(Debug, Parser)]
@@ -96,6 +96,10 @@ pub struct Cut {
     /// The same symbols from a System.map.
     #[arg(long, value_name = "FILE", conflicts_with = "vmlinux")]
     pub system_map: Option<PathBuf>,
+    /// The host's xen-syms (Xen's ELF file with .symtab, DWARF if it has any), for a dump without Xen's notes, as QEMU's and
+    /// libvirt's dump-guest-memory make them. Such a dump is cut without it too, if Xen can be found in memory.
+    #[arg(long, value_name = "FILE")]
+    pub xen_syms: Option<PathBuf>,
     /// How the report at the end is printed on standard output.
     #[arg(long, value_enum, value_name = "FORM", default_value = "text")]
     pub report: ReportFormat,
@@ -119,6 +123,9 @@ pub struct Cut {
 pub struct InfoArgs {
     /// The full Xen dump: an ELF vmcore, or one compressed with zstd.
     pub vmcore: PathBuf,
+    /// The host's xen-syms, for a dump without Xen's notes.
+    #[arg(long, value_name = "FILE")]
+    pub xen_syms: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

@@ -14,6 +14,7 @@ use crate::report::Report;
 use crate::sink::Output;
 use crate::source::{self, OpenOptions, ReadAt};
 use crate::vmcoreinfo::Vmcoreinfo;
+use crate::xen::XenSyms;
 use args::{Args, Command, Cut, InfoArgs, OutputFormat, OutputLayout, ReportFormat};
 use clap::Parser;
 use exit::Exit;
@@ -72,6 +73,7 @@ fn cut_out(args: &Cut) -> Result<()> {
         symbols,
         vmcoreinfo: args.vmcoreinfo.as_deref().map(Vmcoreinfo::open).transpose()?,
         vmlinux: args.vmlinux.clone(),
+        xen_syms: args.xen_syms.as_deref().map(XenSyms::open).transpose()?,
         threads: args.threads.unwrap_or(0),
     };
     let progress = progress::choose(args.quiet);
@@ -133,7 +135,8 @@ fn tell(args: &Cut, report: &Report) -> Result<()> {
 fn print_info(args: &InfoArgs) -> Result<()> {
     let options = OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone() };
     let source = source::open(&args.vmcore, &options)?;
-    let info = Info::read(&*source)?;
+    let syms = args.xen_syms.as_deref().map(XenSyms::open).transpose()?;
+    let info = Info::read_with(&*source, syms.as_ref())?;
     print(&if args.json { format!("{}\n", json(&info)) } else { info.to_string() })
 }
 

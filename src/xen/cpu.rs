@@ -11,6 +11,7 @@
 
 use super::host::Host;
 use super::hvm;
+use super::notes::CpuNote;
 use super::regs::{REGS_BYTES, UserRegs, common_offset, offset_by_vmcb};
 use crate::bytes::{u32_at, u64_at};
 use crate::units::{PAGE_BYTES, PAGE_SIZE, VirtAddr};
@@ -55,6 +56,15 @@ struct Owner {
     processor: u32,
 }
 
+/// What was read of a CPU's stack.
+struct Memory {
+    /// Where the CPU was on it.
+    rsp: u64,
+    bytes: Vec<u8>,
+    /// What the guest had, if the dump tells of the processor itself.
+    guest: Option<UserRegs>,
+}
+
 /// By CPU number.
 pub(super) type Tops = BTreeMap<u32, StackTop>;
 
@@ -90,10 +100,12 @@ impl std::fmt::Display for PhysicalCpu {
 
 /// The physical CPUs whose stacks the dump has, by number.
 pub fn cpus(host: &Host<'_>) -> Vec<PhysicalCpu> {
-    let tops = stack_tops(host);
+    let tops = Stacks::read(host).tops;
     // A CPU that answered, but whose stack cannot be read, may be the one.
     let answered = host.notes.cpus.iter().filter(|c| c.rsp != 0).count();
-    let crashed = crashed(&tops).filter(|_| tops.len() == answered);
+    // Where QEMU took the notes, nobody need have crashed, and no NMI tells.
+    let xens_own = host.notes.cpus.iter().all(|c| c.qemu.is_none());
+    let crashed = crashed(&tops).filter(|_| xens_own && tops.len() == answered);
     let cpu = |(&id, top): (&u32, &StackTop)| {
         let vcpu = Some(top.owner).filter(|_| !top.idle());
         PhysicalCpu { id, domain: vcpu.map(|o| o.domain), vcpu: vcpu.map(|o| o.vcpu), crashed: crashed == Some(id) }
@@ -110,52 +122,72 @@ fn crashed(tops: &Tops) -> Option<u32> {
     first.filter(|_| others.next().is_none())
 }
 
-/// Reads the top of each physical CPU's stack. Offsets are the same on all CPUs, so they are found together.
-pub(super) fn stack_tops(host: &Host<'_>) -> Tops {
-    let end_of = |rsp: u64| (rsp & !(STACK - 1)).checked_add(STACK).filter(|_| rsp >= host.direct_map);
-    let read = |rsp| {
-        let mut bytes = vec![0; TOP];
-        host.space.read("a hypervisor stack", VirtAddr(end_of(rsp)? - TOP as u64), &mut bytes).ok()?;
-        Some((rsp, bytes))
-    };
-    let memories: Vec<(u64, Vec<u8>)> = host.notes.cpus.iter().filter_map(|c| read(c.rsp)).collect();
-    let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
-    for (_, bytes) in &memories {
-        for at in (0..TOP - 8).step_by(8) {
-            if owner_of(host, VirtAddr(u64_at(bytes, at).unwrap_or_default())).is_some() {
-                *votes.entry(at).or_default() += 1;
+/// The tops of the stacks of all physical CPUs.
+#[derive(Debug)]
+pub(super) struct Stacks {
+    pub(super) tops: Tops,
+    /// Where the guest's registers stand, counted down from the end of the stack.
+    pub(super) regs_below_end: Option<u64>,
+    /// The same of current_vcpu.
+    pub(super) current_below_end: Option<u64>,
+}
+
+impl Stacks {
+    /// Reads them. Offsets are the same on all CPUs, so they are found together.
+    pub(super) fn read(host: &Host<'_>) -> Self {
+        let end_of = |rsp: u64| (rsp & !(STACK - 1)).checked_add(STACK).filter(|_| rsp >= host.direct_map);
+        let read = |note: &CpuNote| {
+            // Where QEMU tells of the processor itself: it may have been in the guest, whose stack is no help.
+            let stack = note.qemu.and_then(|q| q.stack(&host.space)).filter(|s| *s >= host.direct_map);
+            let rsp = stack.unwrap_or(note.rsp);
+            let mut bytes = vec![0; TOP];
+            host.space.read("a hypervisor stack", VirtAddr(end_of(rsp)? - TOP as u64), &mut bytes).ok()?;
+            Some(Memory { rsp, bytes, guest: note.qemu.and_then(|q| q.guest()) })
+        };
+        let memories: Vec<Memory> = host.notes.cpus.iter().filter_map(read).collect();
+        let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
+        for Memory { bytes, .. } in &memories {
+            for at in (0..TOP - 8).step_by(8) {
+                if owner_of(host, VirtAddr(u64_at(bytes, at).unwrap_or_default())).is_some() {
+                    *votes.entry(at).or_default() += 1;
+                }
             }
         }
+        let current_at = votes.into_iter().max_by_key(|(at, n)| (*n, *at)).map(|(at, _)| at);
+        let regs_at = common_offset(memories.iter().map(|m| m.bytes.as_slice())).or_else(|| {
+            let vmcb = |bytes: &[u8]| {
+                let mut vcpu = vec![0; PAGE_SIZE];
+                host.space.read("struct vcpu", VirtAddr(u64_at(bytes, current_at?)?), &mut vcpu).ok()?;
+                hvm::vmcb(host, None, &vcpu)
+            };
+            offset_by_vmcb(memories.iter().map(|m| (vmcb(&m.bytes), m.bytes.as_slice())))
+        });
+        let top = |Memory { rsp, bytes, guest }: &Memory| {
+            let current = VirtAddr(current_at.and_then(|at| u64_at(bytes, at)).unwrap_or_default());
+            let owner = owner_of(host, current)?;
+            let regs = regs_at.and_then(|at| UserRegs::parse(bytes, at));
+            let any = regs_at.and_then(|at| UserRegs::any(bytes, at));
+            let nmi_depth = if rsp % STACK >= PRIMARY {
+                let frame = regs_at.and_then(|at| Some(end_of(*rsp)? - TOP as u64 + at as u64));
+                regs.and_then(|r| depth(&r, frame?, *rsp))
+            } else {
+                // The hardware's own frame ends with the page.
+                let frame = (rsp - rsp % PAGE_BYTES).checked_add(PAGE_BYTES - REGS_BYTES as u64);
+                frame.and_then(|frame| {
+                    let mut bytes = [0; REGS_BYTES];
+                    host.space.read("a frame on a hypervisor stack", VirtAddr(frame), &mut bytes).ok()?;
+                    depth(&UserRegs::raw(&bytes, 0)?, frame, *rsp)
+                })
+            };
+            Some((owner.processor, StackTop { current, owner, regs: guest.or(regs), any: guest.or(any), nmi_depth }))
+        };
+        let below_end = |at: usize| (TOP - at) as u64;
+        Self {
+            tops: memories.iter().filter_map(top).collect(),
+            regs_below_end: regs_at.map(below_end),
+            current_below_end: current_at.map(below_end),
+        }
     }
-    let current_at = votes.into_iter().max_by_key(|(at, n)| (*n, *at)).map(|(at, _)| at);
-    let regs_at = common_offset(memories.iter().map(|m| m.1.as_slice())).or_else(|| {
-        let vmcb = |bytes: &[u8]| {
-            let mut vcpu = vec![0; PAGE_SIZE];
-            host.space.read("struct vcpu", VirtAddr(u64_at(bytes, current_at?)?), &mut vcpu).ok()?;
-            hvm::vmcb(host, None, &vcpu)
-        };
-        offset_by_vmcb(memories.iter().map(|(_, bytes)| (vmcb(bytes), bytes.as_slice())))
-    });
-    let top = |(rsp, bytes): &(u64, Vec<u8>)| {
-        let current = VirtAddr(current_at.and_then(|at| u64_at(bytes, at)).unwrap_or_default());
-        let owner = owner_of(host, current)?;
-        let regs = regs_at.and_then(|at| UserRegs::parse(bytes, at));
-        let any = regs_at.and_then(|at| UserRegs::any(bytes, at));
-        let nmi_depth = if rsp % STACK >= PRIMARY {
-            let frame = regs_at.and_then(|at| Some(end_of(*rsp)? - TOP as u64 + at as u64));
-            regs.and_then(|r| depth(&r, frame?, *rsp))
-        } else {
-            // The hardware's own frame ends with the page.
-            let frame = (rsp - rsp % PAGE_BYTES).checked_add(PAGE_BYTES - REGS_BYTES as u64);
-            frame.and_then(|frame| {
-                let mut bytes = [0; REGS_BYTES];
-                host.space.read("a frame on a hypervisor stack", VirtAddr(frame), &mut bytes).ok()?;
-                depth(&UserRegs::raw(&bytes, 0)?, frame, *rsp)
-            })
-        };
-        Some((owner.processor, StackTop { current, owner, regs, any, nmi_depth }))
-    };
-    memories.iter().filter_map(top).collect()
 }
 
 /// How far below `frame` the stack pointer is, if that is the frame of an NMI.

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::units::{PAGE_BYTES, VirtAddr};
 
 /// DOMID_FIRST_RESERVED.
-const FIRST_RESERVED: u16 = 0x7ff0;
+pub(super) const FIRST_RESERVED: u16 = 0x7ff0;
 /// The pointer to the shared info stands in this many bytes of struct domain, in every version.
 const HEAD: usize = 64;
 /// struct domain was never larger (a page since Xen 4.2, and less before).
@@ -40,7 +40,6 @@ pub struct Domain {
 pub(super) fn list(xen: &Hypervisor<'_>) -> Result<(Vec<Domain>, Option<String>)> {
     let info = &xen.notes.info;
     let missing = |key: &str| Error::missing("a key of VMCOREINFO_XEN", format!("{key} is not there"));
-    let symbol = info.symbol("domain_list").ok_or_else(|| missing("SYMBOL(domain_list)"))?;
     let id_at = info.offset("domain.domain_id").ok_or_else(|| missing("OFFSET(domain.domain_id)"))?;
     let next_at = info.offset("domain.next_in_list").ok_or_else(|| missing("OFFSET(domain.next_in_list)"))?;
     let size = usize::try_from(id_at.max(next_at)).ok().and_then(|n| n.checked_add(8)).filter(|n| *n <= 1 << 16);
@@ -51,7 +50,7 @@ pub(super) fn list(xen: &Hypervisor<'_>) -> Result<(Vec<Domain>, Option<String>)
         .unwrap_or(HEAD)
         .clamp(size.max(HEAD), MOST_STRUCT.max(size));
     let mut domains: Vec<Domain> = Vec::new();
-    let mut va = VirtAddr(xen.space.read_u64("the head of the domain list", symbol)?);
+    let mut va = VirtAddr(xen.notes.variable(&xen.space, "domain_list")?);
     let mut warning = None;
     while va.0 != 0 {
         let mut bytes = vec![0; whole];
@@ -86,7 +85,7 @@ pub(super) fn list(xen: &Hypervisor<'_>) -> Result<(Vec<Domain>, Option<String>)
     Ok((domains, warning))
 }
 
-fn find_shared_info(xen: &Hypervisor<'_>, head: &[u8], owner_code: u64) -> Option<SharedInfo> {
+pub(super) fn find_shared_info(xen: &Hypervisor<'_>, head: &[u8], owner_code: u64) -> Option<SharedInfo> {
     let pointers = (8..HEAD).step_by(8).filter_map(|at| u64_at(head, at));
     pointers.filter(|p| *p >= xen.direct_map && p % PAGE_BYTES == 0).find_map(|p| {
         let addr = xen.space.translate(VirtAddr(p)).ok()?.addr;

@@ -1,12 +1,12 @@
 //! Xen's frame table: one `struct page_info` per PDX.
 
+use super::notes::XenNotes;
 use super::page_info::PageInfo;
 use super::paging::AddressSpace;
 use super::pdx::PdxMap;
 use crate::bytes::{u32_at, u64_at};
 use crate::error::{Error, Result};
 use crate::units::{Mfn, VirtAddr};
-use crate::vmcoreinfo::Vmcoreinfo;
 
 /// Entries that a [`Cursor`] holds at a time: a page of the table.
 const BLOCK: u64 = 128;
@@ -30,12 +30,11 @@ impl<'a> FrameTable<'a> {
     ///
     /// # Errors
     /// [`Error::Missing`] for absent keys, or what reading them gives.
-    pub fn open(space: AddressSpace<'a>, info: &Vmcoreinfo, pdx: PdxMap) -> Result<Self> {
+    pub fn open(space: AddressSpace<'a>, notes: &XenNotes, pdx: PdxMap) -> Result<Self> {
+        let info = &notes.info;
         let key = |name: &'static str, value: Option<u64>| {
             value.ok_or_else(|| Error::missing("a key of VMCOREINFO_XEN", format!("{name} is not there")))
         };
-        let symbol = key("SYMBOL(frame_table)", info.symbol("frame_table").map(|v| v.0))?;
-        let max_page = key("SYMBOL(max_page)", info.symbol("max_page").map(|v| v.0))?;
         let size = key("SIZE(page_info)", info.size("page_info"))?;
         let count_at = key("OFFSET(page_info.count_info)", info.offset("page_info.count_info"))?;
         let mut owner_at = key("OFFSET(page_info._domain)", info.offset("page_info._domain"))?;
@@ -45,7 +44,7 @@ impl<'a> FrameTable<'a> {
             // Xen 3.4 to 4.0.1 print the offset of the union before it (Xen commit 84be7c5af4).
             owner_at += 8;
         }
-        let max_page = space.read_u64("max_page", VirtAddr(max_page))?;
+        let max_page = notes.variable(&space, "max_page")?;
         if !sound || count_at + 16 > owner_at || owner_at + 4 > size {
             let why = format!(
                 "SIZE(page_info) {size}, count_info at {count_at}, _domain at {owner_at}; Xen 3.4 or later is needed"
@@ -53,7 +52,7 @@ impl<'a> FrameTable<'a> {
             return Err(Error::damaged("VMCOREINFO_XEN", why));
         }
         Ok(Self {
-            base: VirtAddr(space.read_u64("frame_table", VirtAddr(symbol))?),
+            base: VirtAddr(notes.variable(&space, "frame_table")?),
             space,
             size,
             count_at: count_at as usize,

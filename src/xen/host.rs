@@ -2,6 +2,8 @@
 
 use super::domain::{self, Domain};
 use super::hypervisor::Hypervisor;
+use super::layout;
+use super::syms::XenSyms;
 use crate::error::Result;
 use crate::source::{MachineMemory, Vmcore};
 use std::ops::Deref;
@@ -30,10 +32,23 @@ impl<'a> Host<'a> {
     /// # Errors
     /// The first structure without which nothing can be cut.
     pub fn open(mem: &'a MachineMemory<'a>, core: &Vmcore) -> Result<Self> {
-        let hypervisor = Hypervisor::open(mem, core)?;
+        Self::open_with(mem, core, None)
+    }
+
+    /// The same with the `xen-syms` of the host.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and [`crate::Error::Usage`] for a `xen-syms` of another build.
+    pub fn open_with(mem: &'a MachineMemory<'a>, core: &Vmcore, syms: Option<&XenSyms>) -> Result<Self> {
+        let hypervisor = Hypervisor::open_with(mem, core, syms)?;
         let (domains, damage) = domain::list(&hypervisor)?;
         let warnings = hypervisor.warnings.iter().cloned().chain(damage).collect();
-        Ok(Self { hypervisor, domains, warnings })
+        let mut host = Self { hypervisor, domains, warnings };
+        if let Some(layout) = &host.layout {
+            let doubts = layout::compare(&host, layout);
+            host.warnings.extend(doubts);
+        }
+        Ok(host)
     }
 
     /// The domain that publishes the crash note's P2M, or else domain 0: the one that managed the hardware.

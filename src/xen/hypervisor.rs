@@ -1,14 +1,17 @@
 //! The hypervisor as its dump shows it: notes, address space, frame table.
 
+use super::find;
 use super::frame_table::FrameTable;
-use super::notes::XenNotes;
+use super::notes::{Origin, Parts, XenNotes};
 use super::page_info::StateBits;
 use super::paging::AddressSpace;
 use super::pdx::{PdxMap, direct_map_base};
+use super::syms::XenSyms;
 use crate::bytes::u16_at;
 use crate::error::{Error, Result};
 use crate::source::{MachineMemory, Vmcore};
 use crate::units::{MachineAddr, Mfn, PAGE_SHIFT, VirtAddr};
+use crate::vmcoreinfo::Vmcoreinfo;
 
 /// Xen's image lies in one GiB that starts at a multiple of it (XEN_VIRT_START, Xen 3.2 and later).
 const IMAGE_SIZE: u64 = 1 << 30;
@@ -18,6 +21,11 @@ const STATE_SAMPLE: u64 = 4096;
 const STATE_BLOCK: u64 = 128;
 /// Free pages that settle where the page-state bits are.
 const ENOUGH_VOTES: u64 = 512;
+
+/// DOMID_IO, which owns low memory and holes.
+pub(super) const DOMID_IO: u16 = 0x7ff1;
+/// DOMID_XEN, which owns what Xen shares with all.
+pub(super) const DOMID_XEN: u16 = 0x7ff2;
 
 /// Xen's own state.
 #[derive(Debug)]
@@ -40,6 +48,8 @@ pub struct Hypervisor<'a> {
     pub dom_io: Option<u64>,
     /// The same of DOMID_XEN.
     pub dom_xen: Option<u64>,
+    /// Layouts by the DWARF of a `xen-syms` of this build: believed where the dump does not tell.
+    pub layout: Option<Vmcoreinfo>,
     /// What was wrong but could be worked around.
     pub warnings: Vec<String>,
 }
@@ -50,12 +60,28 @@ impl<'a> Hypervisor<'a> {
     /// # Errors
     /// The first structure without which nothing can be cut.
     pub fn open(mem: &'a MachineMemory<'a>, core: &Vmcore) -> Result<Self> {
-        let notes = XenNotes::collect(core)?;
-        let strings = notes.crash.strings(mem);
+        Self::open_with(mem, core, None)
+    }
+
+    /// The same with the `xen-syms` of the host.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and [`Error::Usage`] for a `xen-syms` of another build.
+    pub fn open_with(mem: &'a MachineMemory<'a>, core: &Vmcore, syms: Option<&XenSyms>) -> Result<Self> {
         let mut warnings = core.oddities.clone();
-        let space = hypervisor_space(mem, &notes, &mut warnings)?;
+        let (notes, space) = match Parts::collect(core).whole() {
+            Ok(notes) => {
+                let space = hypervisor_space(mem, &notes, &mut warnings)?;
+                if let Some(syms) = syms {
+                    syms.check(&space, notes.symbol("pgd_l4"))?;
+                }
+                (notes, space)
+            }
+            Err(parts) => find::notes(mem, *parts, syms)?,
+        };
+        let strings = notes.crash.strings(mem);
         let direct_map = direct_map_base(&space);
-        let frames = FrameTable::open(space, &notes.info, PdxMap::read(&space, direct_map))?;
+        let frames = FrameTable::open(space, &notes, PdxMap::read(&space, direct_map))?;
         let extra = strings.first().map(String::as_str).unwrap_or_default();
         let (state_bits, state_votes) = match find_state_bits(&frames, mem) {
             Some(found) => found,
@@ -77,10 +103,14 @@ impl<'a> Hypervisor<'a> {
             state_votes,
             dom_io: None,
             dom_xen: None,
+            layout: syms.and_then(XenSyms::layout).cloned(),
             warnings,
         };
-        xen.dom_io = xen.pseudo_domain("dom_io", 0x7ff1);
-        xen.dom_xen = xen.pseudo_domain("dom_xen", 0x7ff2);
+        if xen.notes.origin != Origin::Notes {
+            find::domains(&mut xen)?;
+        }
+        xen.dom_io = xen.pseudo_domain("dom_io", DOMID_IO);
+        xen.dom_xen = xen.pseudo_domain("dom_xen", DOMID_XEN);
         Ok(xen)
     }
 
@@ -101,8 +131,7 @@ impl<'a> Hypervisor<'a> {
     }
 
     fn pseudo_domain(&self, name: &str, id: u16) -> Option<u64> {
-        let pointer = self.notes.info.symbol(name)?;
-        let va = VirtAddr(self.space.read_u64(name, pointer).ok()?);
+        let va = VirtAddr(self.notes.variable(&self.space, name).ok()?);
         let mut head = [0; 2];
         self.space.read(name, va, &mut head).ok()?;
         (u16_at(&head, 0) == Some(id)).then(|| self.owner_code(va)).flatten()

@@ -5,7 +5,7 @@ use crate::bytes::u64_at;
 use crate::units::{Mfn, Pfn, VirtAddr};
 
 /// RDWR_MPT_VIRT_START, the same in every Xen from 3.1 on. Indexed by MFN, not PDX.
-const M2P: u64 = 0xffff_8280_0000_0000;
+pub(super) const M2P: u64 = 0xffff_8280_0000_0000;
 const BLOCK: u64 = 512;
 /// Up to Xen 4.1 unset entries are 0x5555…; no PFN is this large.
 const MOST_PFN: u64 = 1 << 52;

@@ -4,11 +4,14 @@
 //! fit in one way only. Version numbers choose nothing where evidence can.
 
 pub mod cpu;
+mod dirty;
 pub mod domain;
+mod find;
 pub mod frame_table;
 pub mod host;
 pub mod hvm;
 pub mod hypervisor;
+mod layout;
 pub mod m2p;
 pub mod notes;
 pub mod own;
@@ -16,10 +19,12 @@ pub mod p2m;
 pub mod page_info;
 pub mod paging;
 pub mod pdx;
+pub mod qemu;
 pub mod regs;
 mod runstate;
 pub mod shared_info;
 pub mod survey;
+pub mod syms;
 pub mod vcpu;
 
 pub use domain::Domain;
@@ -27,3 +32,4 @@ pub use frame_table::FrameTable;
 pub use host::Host;
 pub use hypervisor::Hypervisor;
 pub use p2m::P2m;
+pub use syms::XenSyms;

@@ -6,12 +6,17 @@
 //! | `Xen` | 0x1000002 | per physical CPU: cr0, cr2, cr3, cr4 |
 //! | `Xen` | 0x1000001 | once: 10 words (9 before Xen 3.3), see [`CrashInfo`] |
 //! | `VMCOREINFO_XEN` | 0 | text, see [`crate::vmcoreinfo`] |
+//! | `QEMU` | 0 | per CPU, in dumps that QEMU made: see [`super::qemu`] |
+//!
+//! Where Xen's own are missing, [`super::find`] makes an equal [`XenNotes`] from memory.
 
+use super::paging::AddressSpace;
+use super::qemu::QemuCpu;
 use crate::bytes::{text, u64_at, words};
 use crate::error::{Error, Result};
 use crate::source::notes::Note;
 use crate::source::{MachineMemory, Vmcore};
-use crate::units::{MachineAddr, Mfn};
+use crate::units::{MachineAddr, Mfn, VirtAddr};
 use crate::vmcoreinfo::Vmcoreinfo;
 
 const NT_PRSTATUS: u32 = 1;
@@ -33,9 +38,9 @@ pub struct CrashInfo {
     /// Minor version.
     pub minor: u64,
     /// Machine addresses of five strings: extra version, changeset, compiler, compile date, compile time.
-    strings: [u64; 5],
-    /// Taint bits.
-    pub tainted: u64,
+    pub(super) strings: [u64; 5],
+    /// Taint bits; `None` if neither a note nor a symbol tells.
+    pub tainted: Option<u64>,
     /// Machine address of Xen's image; not in the note before Xen 3.3.
     pub phys_start: Option<MachineAddr>,
     /// Head of the hardware domain's P2M tree, as its shared info had it: 0 if not set up (PVH), `~0` if invalid.
@@ -51,6 +56,20 @@ pub struct CpuNote {
     pub rip: u64,
     /// CR3: a root that maps all of Xen; low 12 bits may hold a PCID.
     pub cr3: Option<u64>,
+    /// The machine's CPU as QEMU saw it.
+    pub qemu: Option<QemuCpu>,
+}
+
+/// Where [`XenNotes`] come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// From Xen's notes in the dump.
+    Notes,
+    /// From the dump's memory and the xen-syms that the user gave.
+    XenSyms,
+    /// From the dump's memory alone.
+    Memory,
 }
 
 /// All of Xen's notes.
@@ -60,7 +79,7 @@ pub struct XenNotes {
     pub crash: CrashInfo,
     /// In order of CPU number.
     pub cpus: Vec<CpuNote>,
-    /// VMCOREINFO_XEN.
+    /// VMCOREINFO_XEN. If it was made up, `NUMBER(name)` may state the value of a variable whose address is not known.
     pub info: Vmcoreinfo,
     /// A VMCOREINFO of the domain's kernel, which old kexec-tools and some sites' scripts add.
     pub linux: Option<Vmcoreinfo>,
@@ -68,6 +87,75 @@ pub struct XenNotes {
     pub list: Vec<(String, u32, usize)>,
     /// FNV-1a over name, type and descriptor of every note: the same for every container of the same dump.
     pub identity: u64,
+    /// Where they come from.
+    pub origin: Origin,
+}
+
+/// The notes that there are; Xen's may be missing.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// The crash note.
+    pub crash: Option<CrashInfo>,
+    /// In order of CPU number.
+    pub cpus: Vec<CpuNote>,
+    /// VMCOREINFO_XEN.
+    pub info: Option<Vmcoreinfo>,
+    /// As in [`XenNotes`].
+    pub linux: Option<Vmcoreinfo>,
+    /// As in [`XenNotes`].
+    pub list: Vec<(String, u32, usize)>,
+    /// As in [`XenNotes`].
+    pub identity: u64,
+}
+
+impl Parts {
+    /// Collects the notes of a core.
+    pub fn collect(core: &Vmcore) -> Self {
+        let mut parts = Self::default();
+        let (mut cr3s, mut qemu) = (Vec::new(), Vec::new());
+        let mut identity = Fnv::default();
+        for note in core.notes() {
+            identity.note(&note);
+            if parts.list.len() < 4 * MOST_CPUS {
+                parts.list.push((text(note.name), note.kind, note.desc.len()));
+            }
+            match (note.name, note.kind) {
+                (b"CORE", NT_PRSTATUS) if parts.cpus.len() < MOST_CPUS => {
+                    let word = |at| u64_at(note.desc, at).unwrap_or_default();
+                    parts.cpus.push(CpuNote { rsp: word(PR_RSP), rip: word(PR_RIP), ..CpuNote::default() });
+                }
+                (b"Xen", XEN_CRASH_REGS) => cr3s.push(u64_at(note.desc, 16)),
+                (b"Xen", XEN_CRASH_INFO) => parts.crash = parts.crash.or(CrashInfo::parse(note.desc)),
+                (b"VMCOREINFO_XEN", _) => parts.info = Some(Vmcoreinfo::parse(note.desc)),
+                (b"VMCOREINFO", _) => parts.linux = Some(Vmcoreinfo::parse(note.desc)),
+                (b"QEMU", 0) if qemu.len() < MOST_CPUS => qemu.push(QemuCpu::parse(note.desc)),
+                _ => {}
+            }
+        }
+        // The n-th PRSTATUS and the n-th CRASH_REGS are of one CPU: kexec-tools lists them in CPU order. So does QEMU.
+        for (cpu, cr3) in parts.cpus.iter_mut().zip(cr3s) {
+            cpu.cr3 = cr3;
+        }
+        for (cpu, state) in parts.cpus.iter_mut().zip(qemu) {
+            cpu.qemu = state;
+            cpu.cr3 = cpu.cr3.or(state.map(|s| s.cr3));
+        }
+        parts.identity = identity.0;
+        parts
+    }
+
+    /// The notes of the file, in words.
+    pub fn names(&self) -> String {
+        let names: Vec<_> = self.list.iter().take(6).map(|(n, k, _)| format!("{n}/{k:#x}")).collect();
+        if names.is_empty() { "no notes at all".into() } else { format!("only {}", names.join(", ")) }
+    }
+
+    /// Joins the parts, if none is missing.
+    pub(super) fn whole(self) -> Result<XenNotes, Box<Self>> {
+        let Self { crash: Some(crash), info: Some(info), .. } = self else { return Err(Box::new(self)) };
+        let Self { cpus, linux, list, identity, .. } = self;
+        Ok(XenNotes { crash, cpus, info, linux, list, identity, origin: Origin::Notes })
+    }
 }
 
 impl XenNotes {
@@ -76,42 +164,29 @@ impl XenNotes {
     /// # Errors
     /// [`Error::NotXen`] without any of Xen's notes, [`Error::Missing`] without the crash note or VMCOREINFO_XEN.
     pub fn collect(core: &Vmcore) -> Result<Self> {
-        let (mut crash, mut info, mut linux) = (None, None, None);
-        let (mut cpus, mut cr3s, mut list) = (Vec::new(), Vec::new(), Vec::new());
-        let mut identity = Fnv::default();
-        for note in core.notes() {
-            identity.note(&note);
-            if list.len() < 4 * MOST_CPUS {
-                list.push((text(note.name), note.kind, note.desc.len()));
-            }
-            match (note.name, note.kind) {
-                (b"CORE", NT_PRSTATUS) if cpus.len() < MOST_CPUS => {
-                    let word = |at| u64_at(note.desc, at).unwrap_or_default();
-                    cpus.push(CpuNote { rsp: word(PR_RSP), rip: word(PR_RIP), cr3: None });
-                }
-                (b"Xen", XEN_CRASH_REGS) => cr3s.push(u64_at(note.desc, 16)),
-                (b"Xen", XEN_CRASH_INFO) => crash = crash.or(CrashInfo::parse(note.desc)),
-                (b"VMCOREINFO_XEN", _) => info = Some(Vmcoreinfo::parse(note.desc)),
-                (b"VMCOREINFO", _) => linux = Some(Vmcoreinfo::parse(note.desc)),
-                _ => {}
-            }
+        Parts::collect(core).whole().map_err(|parts| match (&parts.crash, &parts.info) {
+            (None, None) => Error::NotXen(format!("it has no note of Xen's ({})", parts.names())),
+            (None, _) => Error::missing("Xen's crash note", "no note Xen/0x1000001"),
+            _ => Error::missing("VMCOREINFO_XEN", "no such note"),
+        })
+    }
+
+    /// The value of one of Xen's variables: what was found in memory, or else what stands at its symbol.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if neither is known, or what reading it gives.
+    pub fn variable(&self, space: &AddressSpace<'_>, name: &str) -> Result<u64> {
+        if let Some(value) = self.info.number(name) {
+            return Ok(value as u64);
         }
-        // The n-th PRSTATUS and the n-th CRASH_REGS are of one CPU: kexec-tools lists them in CPU order.
-        for (cpu, cr3) in cpus.iter_mut().zip(cr3s) {
-            cpu.cr3 = cr3;
-        }
-        if crash.is_none() && info.is_none() {
-            let names: Vec<_> = list.iter().take(6).map(|(n, k, _)| format!("{n}/{k:#x}")).collect();
-            let found = if names.is_empty() { "no notes at all".into() } else { format!("only {}", names.join(", ")) };
-            return Err(Error::NotXen(format!("it has no note of Xen's ({found})")));
-        }
-        let crash = crash.ok_or_else(|| {
-            Error::missing("Xen's crash note", "no note Xen/0x1000001; the first CPU's notes were not saved")
-        })?;
-        let info = info.ok_or_else(|| {
-            Error::missing("VMCOREINFO_XEN", "no such note; Xen before 3.3, or a dump not made by kdump")
-        })?;
-        Ok(Self { crash, cpus, info, linux, list, identity: identity.0 })
+        let symbol = self.info.symbol(name);
+        let missing = || Error::missing("a key of VMCOREINFO_XEN", format!("SYMBOL({name}) is not there"));
+        space.read_u64(name, symbol.ok_or_else(missing)?)
+    }
+
+    /// The address of one of Xen's variables.
+    pub fn symbol(&self, name: &str) -> Option<VirtAddr> {
+        self.info.symbol(name)
     }
 }
 
@@ -128,7 +203,7 @@ impl CrashInfo {
             major: word(0),
             minor: word(1),
             strings: [word(2), word(3), word(4), word(5), word(6)],
-            tainted: word(7),
+            tainted: Some(word(7)),
             phys_start: (words.len() > 9).then(|| before.last().copied().map(MachineAddr)).flatten(),
             frame_list_list: Mfn(frame_list_list),
         })

@@ -53,20 +53,30 @@ impl UserRegs {
 
     /// Reads registers of a 64-bit PV guest; `None` for anything else.
     pub(super) fn parse(bytes: &[u8], at: usize) -> Option<Self> {
-        let (cs, ss) = (u16_at(bytes, at.checked_add(136)?)?, u16_at(bytes, at.checked_add(160)?)?);
-        // Xen's flat ring-3 selectors, or Linux's own for user space (64-bit, 32-bit).
-        if !matches!(cs, 0xe033 | 0x33 | 0x23 | 0xe023) || !matches!(ss, 0xe02b | 0x2b) {
+        // First: this is tried at each offset of a page.
+        if !is_pv(u16_at(bytes, at.checked_add(136)?)?, u16_at(bytes, at.checked_add(160)?)?) {
             return None;
         }
         Self::any(bytes, at)
     }
 
+    /// Whether they can be a 64-bit PV guest's.
+    pub fn is_guest(&self) -> bool {
+        is_pv(self.cs, self.ss) && self.is_sound()
+    }
+
+    /// Whether they can be anybody's in 64-bit mode.
+    fn is_sound(&self) -> bool {
+        // Bit 1 of RFLAGS is always set, bits 22 and up never.
+        self.rflags & 2 != 0
+            && self.rflags >> 22 == 0
+            && VirtAddr(self.rip).is_canonical()
+            && VirtAddr(self.rsp).is_canonical()
+    }
+
     /// The same of any guest in 64-bit mode, whatever the selectors.
     pub(super) fn any(bytes: &[u8], at: usize) -> Option<Self> {
-        let regs = Self::raw(bytes, at)?;
-        // Bit 1 of RFLAGS is always set, bits 22 and up never.
-        let sound = regs.rflags & 2 != 0 && regs.rflags >> 22 == 0;
-        (sound && VirtAddr(regs.rip).is_canonical() && VirtAddr(regs.rsp).is_canonical()).then_some(regs)
+        Self::raw(bytes, at).filter(Self::is_sound)
     }
 
     /// The registers of a VMCB, with the selectors of bare metal.
@@ -83,6 +93,11 @@ impl UserRegs {
     pub fn in_kernel(&self) -> bool {
         self.rip >> 63 == 1
     }
+}
+
+/// Xen's flat ring-3 selectors, or Linux's own for user space (64-bit, 32-bit).
+fn is_pv(cs: u16, ss: u16) -> bool {
+    matches!(cs, 0xe033 | 0x33 | 0x23 | 0xe023) && matches!(ss, 0xe02b | 0x2b)
 }
 
 /// The offset at which most of these memories have registers; the lowest of several.

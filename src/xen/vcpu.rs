@@ -8,11 +8,13 @@
 //!   ([`hvm`]), tells the rest.
 //! * the top of a physical CPU's 32 KiB stack (Xen: struct cpu_info) has the guest's registers as they were pushed on
 //!   the way into Xen, and a pointer to the current vCPU.
+//! * where QEMU made the dump it tells what each processor had, which is the guest's if it was in the guest.
 //!
 //! A vCPU on a CPU has its registers there. So has one whose CPU idles since: Xen switches to its idle vCPU lazily and
 //! leaves the registers on the stack (Xen: common/sched, `__context_switch` is skipped), and struct vcpu's are stale.
 
-use super::cpu::{BACK_POINTERS, MOST_VCPUS, Tops, stack_tops};
+use super::cpu::{BACK_POINTERS, MOST_VCPUS, Stacks, Tops};
+use super::dirty::DirtyCpu;
 use super::domain::Domain;
 use super::host::Host;
 use super::hvm::{self, Control, Vmcb};
@@ -23,6 +25,7 @@ use super::regs::{common_offset, offset_by_vmcb};
 use super::runstate::Runstates;
 use crate::bytes::{u32_at, u64_at};
 use crate::units::{MAX_FRAME, PAGE_SHIFT, PAGE_SIZE, PTE_FRAME_MASK, VirtAddr};
+use crate::vmcoreinfo::Vmcoreinfo;
 use std::collections::BTreeMap;
 
 /// Addresses that Linux leaves to a hypervisor: no kernel of a guest is there.
@@ -67,7 +70,8 @@ pub struct Vcpu {
     /// Of a translated domain: its control registers, the VMCB's or Xen's copies.
     pub control: Option<Control>,
     translated: bool,
-    bytes: Vec<u8>,
+    /// The beginning of its struct vcpu; nothing if the dump does not have it.
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Vcpu {
@@ -91,24 +95,25 @@ impl Vcpu {
 ///
 /// The vCPUs of other domains are read only if those of `domains` cannot tell whose registers an idle CPU still holds.
 pub fn vcpus(host: &Host<'_>, domains: &[&Domain]) -> BTreeMap<u16, Vec<Vcpu>> {
-    let tops = stack_tops(host);
+    let tops = Stacks::read(host).tops;
     let read =
         |domains: &[&Domain]| -> BTreeMap<u16, Vec<Vcpu>> { domains.iter().map(|d| (d.id, find(host, d))).collect() };
     let mut all = read(domains);
-    if !assign(&mut all, &tops) {
+    let layout = host.layout.as_ref();
+    if !assign(&mut all, &tops, layout) {
         let everyone: Vec<&Domain> = host.domains.iter().collect();
         all = read(&everyone);
-        assign(&mut all, &tops);
+        assign(&mut all, &tops, layout);
         all.retain(|id, _| domains.iter().any(|d| d.id == *id));
     }
     all
 }
 
 /// Gives each vCPU its registers; says whether it could do so without guessing.
-fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &Tops) -> bool {
-    let saved_at = common_offset(all.values().flatten().map(|v| v.bytes.as_slice()))
-        .or_else(|| offset_by_vmcb(all.values().flatten().map(|v| (v.vmcb, v.bytes.as_slice()))));
-    let dirty = DirtyCpu::calibrate(all.values().flatten(), tops);
+fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &Tops, layout: Option<&Vmcoreinfo>) -> bool {
+    let told = |name| layout.and_then(|l| l.offset(name)).and_then(|at| usize::try_from(at).ok());
+    let saved_at = saved_at(all.values().flatten()).or(told("vcpu.user_regs"));
+    let dirty = DirtyCpu::calibrate(all.values().flatten(), tops).or(told("vcpu.dirty_cpu"));
     // Registers that a stack shares with a struct vcpu were saved from it: the stack's are the past.
     let saved: Vec<UserRegs> = all.values().flatten().filter_map(|v| UserRegs::parse(&v.bytes, saved_at?)).collect();
     let on_cpu = |v: &Vcpu| tops.values().any(|t| t.current == v.va);
@@ -131,11 +136,12 @@ fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &Tops) -> bool {
             tops.get_key_value(&v.processor).filter(|(_, t)| t.idle() && t.regs.is_some_and(|r| !saved.contains(&r)));
         let never_ran = runstates.never_ran(&v.bytes);
         let left = left.filter(|_| !never_ran);
-        let held = left.map(|_| dirty.holds(v));
-        v.guessed = held == Some(None);
-        certain &= !v.guessed;
-        let lazy = left.filter(|_| held.flatten().unwrap_or(last_ran.get(&v.processor) == Some(&1)));
         let own = saved_at.and_then(|at| UserRegs::parse(&v.bytes, at));
+        // One that never left its CPU has nothing saved, whatever seems to be dirty_cpu.
+        let held = left.and_then(|_| dirty.holds(v)).filter(|held| *held || own.is_some());
+        v.guessed = left.is_some() && held.is_none();
+        certain &= !v.guessed;
+        let lazy = left.filter(|_| held.unwrap_or(last_ran.get(&v.processor) == Some(&1)));
         (v.state, v.regs) = match (running, lazy, own) {
             (Some((cpu, top)), _, _) => (VcpuState::Running(*cpu), top.regs),
             (None, Some((cpu, top)), _) => (VcpuState::Lazy(*cpu), top.regs),
@@ -146,6 +152,12 @@ fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &Tops) -> bool {
         v.guessed &= running.is_none();
     }
     certain
+}
+
+/// Where struct vcpu keeps the registers of a vCPU that is on no CPU.
+pub(super) fn saved_at<'v>(vcpus: impl Iterator<Item = &'v Vcpu> + Clone) -> Option<usize> {
+    common_offset(vcpus.clone().map(|v| v.bytes.as_slice()))
+        .or_else(|| offset_by_vmcb(vcpus.map(|v| (v.vmcb, v.bytes.as_slice()))))
 }
 
 impl Vcpu {
@@ -188,11 +200,16 @@ pub fn controls(host: &Host<'_>, domain: &Domain) -> Vec<Control> {
 
 /// Finds the vCPU array of a domain.
 fn find(host: &Host<'_>, domain: &Domain) -> Vec<Vcpu> {
+    find_array(host, domain).0
+}
+
+/// The same, and where in struct domain the pointer to it stands.
+pub(super) fn find_array(host: &Host<'_>, domain: &Domain) -> (Vec<Vcpu>, Option<usize>) {
     // max_vcpus stands at 4 since Xen 4.6; an earlier struct has padding there, and the array's end must do.
     let most = u32_at(&domain.bytes, 4).map(u64::from).filter(|n| (1..=MOST_VCPUS).contains(n)).unwrap_or(MOST_VCPUS);
     // The array stands at 8 or 16 since Xen 4.6, and far behind before.
-    let pointers = (8..domain.bytes.len()).step_by(8).filter_map(|at| u64_at(&domain.bytes, at));
-    let arrays = pointers.filter(|p| *p >= host.direct_map && p.is_multiple_of(8)).map(|array| {
+    let pointers = (8..domain.bytes.len()).step_by(8).filter_map(|at| Some((at, u64_at(&domain.bytes, at)?)));
+    let arrays = pointers.filter(|(_, p)| *p >= host.direct_map && p.is_multiple_of(8)).map(|(place, array)| {
         let mut list = Vec::new();
         for n in 0..most {
             let at = array.checked_add(n * 8).map(VirtAddr);
@@ -208,9 +225,10 @@ fn find(host: &Host<'_>, domain: &Domain) -> Vec<Vcpu> {
                 None => break,
             }
         }
-        list
+        (list, place)
     });
-    arrays.max_by_key(Vec::len).unwrap_or_default()
+    let most = arrays.filter(|a| !a.0.is_empty()).max_by_key(|a| a.0.len());
+    most.map_or_else(Default::default, |(list, place)| (list, Some(place)))
 }
 
 fn vcpu_at(host: &Host<'_>, domain: &Domain, va: VirtAddr, id: u32) -> Option<Vcpu> {
@@ -241,35 +259,4 @@ fn vcpu_at(host: &Host<'_>, domain: &Domain, va: VirtAddr, id: u32) -> Option<Vc
         bytes,
         ..Vcpu::unknown(id, va)
     })
-}
-
-/// `vcpu.dirty_cpu` (Xen 4.11 and later): the CPU that holds the registers, or ~0. Found by what it must be.
-struct DirtyCpu {
-    offsets: Vec<usize>,
-}
-
-impl DirtyCpu {
-    fn calibrate<'v>(vcpus: impl Iterator<Item = &'v Vcpu> + Clone, tops: &Tops) -> Self {
-        let fits = |at: usize| {
-            let mut clean = false;
-            for v in vcpus.clone() {
-                let value = u32_at(&v.bytes, at);
-                match tops.iter().find(|(_, t)| t.current == v.va) {
-                    Some((cpu, _)) if value == Some(*cpu) => {}
-                    None if value == Some(u32::MAX) => clean = true,
-                    None if value == Some(v.processor) => {}
-                    _ => return false,
-                }
-            }
-            clean
-        };
-        Self { offsets: (0x80..0x400).step_by(4).filter(|at| fits(*at)).collect() }
-    }
-
-    /// Whether the vCPU's registers are on its CPU's stack; `None` if the offsets that fit do not agree.
-    fn holds(&self, v: &Vcpu) -> Option<bool> {
-        let mut values = self.offsets.iter().map(|at| u32_at(&v.bytes, *at) == Some(v.processor));
-        let first = values.next()?;
-        values.all(|b| b == first).then_some(first)
-    }
 }

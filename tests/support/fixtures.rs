@@ -110,7 +110,7 @@ impl Fixture {
         hex(self.vcpus()[vcpu][name].as_str().unwrap_or_else(|| panic!("no {name} of vCPU {vcpu}")))
     }
 
-    /// Xen's own file, if the fixture has one.
+    /// The hypervisor's symbols, if the fixture has them.
     pub(crate) fn xen_syms(&self) -> Option<PathBuf> {
         self.packed.join("xen-syms.zst").exists().then(|| unpack(&self.packed, "xen-syms"))
     }

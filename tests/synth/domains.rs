@@ -22,6 +22,10 @@ pub struct Cpu {
     pub rsp: u64,
     pub rip: u64,
     pub cr3: u64,
+    /// Its task state segment.
+    pub tss: u64,
+    /// The guest's registers, if it was in the guest.
+    pub guest: Option<Regs>,
 }
 
 /// Dom0, the domUs, then the special domains that no list leads to: dom_io, dom_xen, idle.
@@ -241,7 +245,7 @@ pub fn fill_cpus(w: &mut World) -> Vec<Cpu> {
     let all: Vec<Cpu> = (0..w.o.pcpus).map(|cpu| fill_stack(w, cpu, idle, &mut rng)).collect();
     let (silent, zeros) = (w.o.silent_cpu, w.o.silent_zeros);
     let answered = |(n, cpu): (usize, Cpu)| match Some(n) == silent {
-        true if zeros => Some(Cpu { rsp: 0, rip: 0, cr3: 0 }),
+        true if zeros => Some(Cpu { rsp: 0, rip: 0, cr3: 0, tss: 0, guest: None }),
         true => None,
         false => Some(cpu),
     };
@@ -277,12 +281,18 @@ fn fill_stack(w: &mut World, cpu: usize, idle: usize, rng: &mut Rng) -> Cpu {
         let word = w.image_va(STOPPED_AT + i * 4);
         w.mem.w64(top - 0x500 + i * 8, word);
     }
-    w.mem.write(top - l.stack_regs, &regs.bytes());
+    let guest = running.filter(|r| w.o.in_guest.contains(&r.0)).map(|_| regs);
+    // The stack still has what the guest entered Xen with last.
+    let pushed = guest.map_or(regs, |r| Regs { rip: r.rip - 0x40, rsp: r.rsp - 0x80, rax: !r.rax, ..r });
+    w.mem.write(top - l.stack_regs, &pushed.bytes());
     if l.fred {
         // Event data of the last page fault, and a reserved word.
         w.mem.w64(top - l.stack_regs + 168, w.o.page_offset + 0x1_2340);
         w.mem.w64(top - l.stack_regs + 176, 0);
     }
+    // A task state segment, whose rsp0 is behind the registers on the stack.
+    let tss = w.directmap(first) + 0x40;
+    w.mem.w64((first << 12) + 0x44, top_va - l.stack_regs + 0xa8);
     // processor_id, verw_sel; current_vcpu; cr4.
     w.mem.w32(top - l.stack_current - 8, cpu as u32);
     w.mem.w16(top - l.stack_current - 4, 0xe010);
@@ -309,5 +319,6 @@ fn fill_stack(w: &mut World, cpu: usize, idle: usize, rng: &mut Rng) -> Cpu {
             top_va - 0x8000 + 0x3000 - 168 - 0x48
         }
     };
-    Cpu { rsp, rip: w.image_va(STOPPED_AT), cr3 }
+    let (rsp, rip) = guest.map_or((rsp, w.image_va(STOPPED_AT)), |r| (r.rsp, r.rip));
+    Cpu { rsp, rip, cr3, tss, guest }
 }

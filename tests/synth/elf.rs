@@ -2,6 +2,7 @@
 
 use super::build::World;
 use super::domains::Cpu;
+use super::truth::Regs;
 use super::vmcoreinfo::note;
 use super::xen::ImageInfo;
 
@@ -30,6 +31,8 @@ pub struct ElfOptions {
     /// One PT_NOTE for each note instead of one for all.
     pub split_notes: bool,
     pub prstatus: bool,
+    /// QEMU's CPU notes behind all of `prstatus`.
+    pub qemu: bool,
     pub crash_regs: bool,
     pub crash_info: bool,
     /// 9: no xen_phys_start, as 3.1 and 3.2 wrote it; 10: since 3.3.
@@ -59,6 +62,7 @@ impl Default for ElfOptions {
             big_endian: false,
             split_notes: false,
             prstatus: true,
+            qemu: false,
             crash_regs: true,
             crash_info: true,
             crash_words: 10,
@@ -74,6 +78,12 @@ impl ElfOptions {
     /// No Xen note of any kind: QEMU's dump, or not a Xen machine.
     pub fn no_xen_notes(&mut self) {
         (self.crash_regs, self.crash_info, self.vmcoreinfo_xen) = (false, false, false);
+    }
+
+    /// As QEMU's dump-guest-memory writes it.
+    pub fn by_qemu(&mut self) {
+        self.no_xen_notes();
+        (self.qemu, self.notes_align) = (true, 0);
     }
 }
 
@@ -101,6 +111,9 @@ impl Notes {
                 notes.push(note("Xen", 0x100_0001, &crash_info(w, info)));
             }
         }
+        if o.qemu {
+            notes.extend(cpus.iter().map(|cpu| note("QEMU", 0, &qemu_state(cpu))));
+        }
         if o.vmcoreinfo {
             notes.push(note("VMCOREINFO", 0, w.t.vmcoreinfo.as_bytes()));
         }
@@ -116,6 +129,26 @@ impl Notes {
         }
         Notes(notes)
     }
+}
+
+/// QEMUCPUState (target/i386/arch_dump.c), version 1 of 440 bytes.
+fn qemu_state(cpu: &Cpu) -> Vec<u8> {
+    let mut out = [1u32, 440].map(u32::to_le_bytes).concat();
+    let xen = Regs { rip: cpu.rip, rsp: cpu.rsp, rflags: 0x202, cs: 0xe008, ss: 0xe010, ..Regs::default() };
+    let r = cpu.guest.unwrap_or(xen);
+    let words = [
+        r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rsp, r.rbp, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15,
+        r.rip, r.rflags,
+    ];
+    out.extend(words.iter().flat_map(|w| w.to_le_bytes()));
+    let selectors = [r.cs, 0, 0, 0, 0, r.ss, 0, 0xe040, 0, 0];
+    for (i, selector) in selectors.into_iter().enumerate() {
+        out.extend([u32::from(selector), 0xffff_ffff, 0, 0].map(u32::to_le_bytes).concat());
+        out.extend(if i == 7 { cpu.tss } else { 0 }.to_le_bytes());
+    }
+    out.extend([0x8005_003b, 0, 0x5608_bf71_a0e8, cpu.cr3, 0x15_0660, 0u64].map(u64::to_le_bytes).concat());
+    assert_eq!(out.len(), 440);
+    out
 }
 
 fn crash_info(w: &World, info: &ImageInfo) -> Vec<u8> {

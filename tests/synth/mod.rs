@@ -18,6 +18,7 @@ pub mod memmap;
 pub mod memread;
 pub mod pages;
 pub mod reader;
+pub mod syms;
 pub mod tables;
 pub mod truth;
 pub mod vmcoreinfo;
@@ -202,6 +203,8 @@ pub struct Machine {
     pub running: Vec<(usize, usize, usize)>,
     /// pCPU 1's idle vCPU took over lazily: its stack top has dom0 vCPU 1's newest registers.
     pub lazy_idle: bool,
+    /// These CPUs were in the guest that they run, not in Xen.
+    pub in_guest: Vec<usize>,
     pub defects: Vec<Defect>,
     pub elf: ElfOptions,
     pub seed: u64,
@@ -249,6 +252,7 @@ impl Default for Machine {
             without_keys: Vec::new(),
             running: vec![(0, 0, 0)],
             lazy_idle: false,
+            in_guest: Vec::new(),
             defects: Vec::new(),
             elf: ElfOptions::default(),
             seed: 1,
@@ -267,7 +271,7 @@ setters! {
     dom0_vcpus: usize, domus: usize, domu_pages: u64, zero_percent: u64, note_place: NotePlace,
     kallsyms: Option<KallsymsBase>, kallsyms_fillers: usize, page_offset: u64, uts_offset: u64,
     classic_p2m: bool, linear_p2m: Option<bool>, ambiguous_start_info: bool, unpinned_mm: bool,
-    hap: Option<hap::Hap>, running: Vec<(usize, usize, usize)>, lazy_idle: bool, hidden_kallsyms: bool,
+    hap: Option<hap::Hap>, running: Vec<(usize, usize, usize)>, lazy_idle: bool, in_guest: Vec<usize>, hidden_kallsyms: bool,
     mem_map: bool, mem_map_absent: bool, mem_section_by_address: bool, section_bits: u64,
     without_keys: Vec<&'static str>, shared_identity: bool, locked_l3: bool, silent_cpu: Option<usize>, silent_zeros: bool, m2p_unset: bool,
     crashed_cpu: usize, crash_like_stop: bool, never_ran_from: usize, no_free: bool, elf: ElfOptions, seed: u64,

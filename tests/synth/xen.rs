@@ -16,6 +16,9 @@ const DOM_IO: u64 = 0x3840;
 const DOM_XEN: u64 = 0x3848;
 const STRINGS: u64 = 0x4490;
 const MAX_PAGE: u64 = 0x52f0;
+/// xen_compile_date; the others behind it, 16 bytes apart.
+const VERSION_CODE: u64 = 0x1000;
+pub const BUILD_ID: u64 = 0x4800;
 const DOMAIN_LIST: u64 = 0x7380;
 pub const PGD_L4: u64 = 0x10000;
 /// Some function that the CPUs stopped in (nmi_shootdown_cpus, do_nmi_crash).
@@ -229,6 +232,10 @@ fn image_variables(w: &mut World, max_page: u64) -> ImageInfo {
             at += s.len() as u64 + 1;
             here
         });
+    version_code(w, strings);
+    let id: Vec<u8> = (0..20).map(|_| w.rng.next() as u8).collect();
+    let build_id = [&[4, 0, 0, 0, 20, 0, 0, 0, 3, 0, 0, 0][..], b"GNU\0", &id].concat();
+    w.mem.write(w.image_ma(BUILD_ID), &build_id);
     let vmcoreinfo = xen_text(&XenSymbols {
         domain_list: w.image_va(DOMAIN_LIST),
         frame_table: w.image_va(FRAME_TABLE_PTR),
@@ -241,4 +248,22 @@ fn image_variables(w: &mut World, max_page: u64) -> ImageInfo {
     });
     w.t.vmcoreinfo_xen.clone_from(&vmcoreinfo);
     ImageInfo { vmcoreinfo, strings }
+}
+
+/// Xen's common/version.c as gcc compiles it: date, time, by, domain, host, (deny,) compiler, major, minor, extra, changeset.
+fn version_code(w: &mut World, [extra, changeset, compiler, date, time]: [u64; 5]) {
+    let functions =
+        [date, time, time, time, time, time, compiler, w.o.layout.major, w.o.layout.minor, extra, changeset];
+    for (i, value) in functions.into_iter().enumerate() {
+        let at = VERSION_CODE + i as u64 * 16;
+        let mut code = if value < 100 {
+            [&[0xb8][..], &(value as u32).to_le_bytes()].concat()
+        } else {
+            let here = w.image_ma(at) + 7;
+            [&[0x48, 0x8d, 0x05][..], &((value as i64 - here as i64) as i32).to_le_bytes()].concat()
+        };
+        code.push(0xc3);
+        code.resize(16, 0x90);
+        w.mem.write(w.image_ma(at), &code);
+    }
 }

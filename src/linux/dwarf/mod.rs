@@ -10,19 +10,52 @@
 //! One line differs from the kernel's own: `SYMBOL(mem_section)` is the variable's address, where Linux since 4.15
 //! writes the pointer in it. And there are lines that the kernel left out, for its age or its configuration.
 
-mod image;
 mod text;
-mod types;
-mod units;
 
+use crate::dwarf::{Image, Sections, Types, Units, Wanted};
 use crate::error::{Error, Result};
 use crate::source;
 use crate::vmcoreinfo::Vmcoreinfo;
-use image::Image;
 use std::path::Path;
-use types::Types;
-use units::{Sections, Units};
 
+/// Structures that any kernel has, and whose absence means that the search must go on.
+const NEEDED: &[&str] = &[
+    "atomic_long_t",
+    "free_area",
+    "list_head",
+    "nodemask_t",
+    "page",
+    "pageflags",
+    "pglist_data",
+    "uts_namespace",
+    "zone",
+    "zone_stat_item",
+];
+/// Those of some kernels only.
+const OPTIONAL: &[&str] = &[
+    "compound_dtor_id",
+    "dev_printk_info",
+    "folio",
+    "latched_seq",
+    "log",
+    "mem_section",
+    "pagetype",
+    "prb_data_blk_lpos",
+    "prb_data_ring",
+    "prb_desc",
+    "prb_desc_ring",
+    "printk_info",
+    "printk_log",
+    "printk_ringbuffer",
+    "vmap_area",
+];
+/// All that the note needs is in three units: that of the function that writes the note at boot (since 6.9, since 4.13,
+/// since 4.3, before), printk and vmalloc (for a structure of which the first only uses offsets, which leaves no trace).
+const UNITS: [&[&str]; 3] = [
+    &["kernel/vmcore_info.c", "kernel/crash_core.c", "kernel/kexec_core.c", "kernel/kexec.c"],
+    &["kernel/printk/printk.c", "kernel/printk.c"],
+    &["mm/vmalloc.c"],
+];
 const WAY_OUT: &str = "give the vmlinux of the kernel's debug package (CONFIG_DEBUG_INFO, uncompressed)";
 
 /// Makes the text from an uncompressed vmlinux with debugging information. The file is mapped, under the contract of
@@ -43,7 +76,7 @@ fn from_bytes(file: &[u8]) -> Result<Vmcoreinfo, String> {
         return Err("has no DWARF (.debug_info)".into());
     }
     let units = Units::new(&sections);
-    let types = Types::read(&units).map_err(|why| {
+    let types = Types::read(&units, Wanted { needed: NEEDED, optional: OPTIONAL, units: &UNITS }).map_err(|why| {
         let split = (0..units.len().min(8)).any(|unit| units.is_elsewhere(unit));
         if split { "its DWARF is split off into .dwo files".into() } else { why }
     })?;

@@ -1,8 +1,8 @@
 //! The lines of the note, in the kernel's order.
 
-use super::image::Image;
-use super::types::Types;
 use crate::bytes::{text, u64_at};
+use crate::dwarf::Image;
+use crate::dwarf::Types;
 use crate::vmcoreinfo::MOST_TEXT;
 use std::fmt::Display;
 

@@ -13,12 +13,12 @@ use std::rc::Rc;
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 /// An entry of DWARF.
-pub(super) type Die<'a> = DebuggingInformationEntry<Slice<'a>>;
+pub(crate) type Die<'a> = DebuggingInformationEntry<Slice<'a>>;
 type Value<'a> = AttributeValue<Slice<'a>>;
 
 /// The sections, unpacked.
 #[derive(Debug)]
-pub(super) struct Sections<'a> {
+pub(crate) struct Sections<'a> {
     info: Cow<'a, [u8]>,
     abbrev: Cow<'a, [u8]>,
     str: Cow<'a, [u8]>,
@@ -31,7 +31,7 @@ impl<'a> Sections<'a> {
     ///
     /// # Errors
     /// Why one cannot be unpacked.
-    pub(super) fn of(image: &Image<'a>) -> Result<Self, String> {
+    pub(crate) fn of(image: &Image<'a>) -> Result<Self, String> {
         Ok(Self {
             info: image.debug(".debug_info")?,
             abbrev: image.debug(".debug_abbrev")?,
@@ -42,23 +42,23 @@ impl<'a> Sections<'a> {
     }
 
     /// Whether there is no DWARF at all.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.info.is_empty() || self.abbrev.is_empty()
     }
 }
 
 /// Where an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// Number of its unit.
-    pub(super) unit: usize,
+    pub(crate) unit: usize,
     /// From the start of the unit.
-    pub(super) offset: UnitOffset,
+    pub(crate) offset: UnitOffset,
 }
 
 /// All units of a file.
 #[derive(Debug)]
-pub(super) struct Units<'a> {
+pub(crate) struct Units<'a> {
     headers: Vec<UnitHeader<Slice<'a>>>,
     abbrev: DebugAbbrev<Slice<'a>>,
     str: DebugStr<Slice<'a>>,
@@ -78,7 +78,7 @@ struct Opened<'a> {
 
 impl<'a> Units<'a> {
     /// The units up to the first damaged header.
-    pub(super) fn new(sections: &'a Sections<'_>) -> Self {
+    pub(crate) fn new(sections: &'a Sections<'_>) -> Self {
         let mut headers = Vec::new();
         let mut iter = DebugInfo::new(&sections.info, LittleEndian).units();
         while let Ok(Some(header)) = iter.next() {
@@ -96,18 +96,18 @@ impl<'a> Units<'a> {
     }
 
     /// How many there are.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.headers.len()
     }
 
     /// The source file of a unit.
-    pub(super) fn name(&self, unit: usize) -> Option<&'a [u8]> {
+    pub(crate) fn name(&self, unit: usize) -> Option<&'a [u8]> {
         let opened = self.open(unit)?;
         self.name_of(unit, &opened.root)
     }
 
     /// Whether a unit has its entries in another file (split DWARF).
-    pub(super) fn is_elsewhere(&self, unit: usize) -> bool {
+    pub(crate) fn is_elsewhere(&self, unit: usize) -> bool {
         let root =
             |o: Rc<Opened<'_>>| [dw::DW_AT_dwo_name, dw::DW_AT_GNU_dwo_name].iter().any(|a| o.root.attr(*a).is_some());
         self.open(unit).is_some_and(root)
@@ -132,12 +132,12 @@ impl<'a> Units<'a> {
     }
 
     /// The entry at a place.
-    pub(super) fn die(&self, place: Place) -> Option<Die<'a>> {
+    pub(crate) fn die(&self, place: Place) -> Option<Die<'a>> {
         self.headers.get(place.unit)?.entry(&self.open(place.unit)?.abbreviations, place.offset).ok()
     }
 
     /// Calls `each` on the named entries of a unit's top level, as far as it can be read.
-    pub(super) fn top_level(&self, unit: usize, mut each: impl FnMut(&Die<'a>, &'a [u8])) {
+    pub(crate) fn top_level(&self, unit: usize, mut each: impl FnMut(&Die<'a>, &'a [u8])) {
         let Some(header) = self.headers.get(unit) else { return };
         self.children(Place { unit, offset: header.root_offset() }, |die| {
             if let Some(name) = self.name_of(unit, die) {
@@ -148,7 +148,7 @@ impl<'a> Units<'a> {
 
     /// Calls `each` on the entries directly below one, as far as they can be read. It always ends: a reference to the
     /// next sibling only counts if it leads forward.
-    pub(super) fn children(&self, of: Place, mut each: impl FnMut(&Die<'a>)) {
+    pub(crate) fn children(&self, of: Place, mut each: impl FnMut(&Die<'a>)) {
         let (Some(header), Some(opened)) = (self.headers.get(of.unit), self.open(of.unit)) else { return };
         let Ok(mut cursor) = header.entries_at_offset(&opened.abbreviations, of.offset) else { return };
         if !matches!(cursor.next_dfs(), Ok(Some(parent)) if parent.has_children()) {
@@ -162,7 +162,7 @@ impl<'a> Units<'a> {
     }
 
     /// DW_AT_name.
-    pub(super) fn name_of(&self, unit: usize, die: &Die<'a>) -> Option<&'a [u8]> {
+    pub(crate) fn name_of(&self, unit: usize, die: &Die<'a>) -> Option<&'a [u8]> {
         let text = match die.attr_value(dw::DW_AT_name)? {
             AttributeValue::String(text) => text,
             AttributeValue::DebugStrRef(offset) => self.str.get_str(offset).ok()?,
@@ -179,7 +179,7 @@ impl<'a> Units<'a> {
     }
 
     /// Where a reference leads, in its own unit or in another one.
-    pub(super) fn follow(&self, unit: usize, value: &Value<'a>) -> Option<Place> {
+    pub(crate) fn follow(&self, unit: usize, value: &Value<'a>) -> Option<Place> {
         match *value {
             AttributeValue::UnitRef(offset) => Some(Place { unit, offset }),
             AttributeValue::DebugInfoRef(target) => {
@@ -192,7 +192,7 @@ impl<'a> Units<'a> {
     }
 
     /// DW_AT_data_member_location in bytes: a number, or in DWARF 2 an expression that adds one.
-    pub(super) fn member_location(&self, unit: usize, value: &Value<'a>) -> Option<u64> {
+    pub(crate) fn member_location(&self, unit: usize, value: &Value<'a>) -> Option<u64> {
         let mut expression = match value {
             AttributeValue::Exprloc(expression) => expression.0,
             AttributeValue::Block(block) => *block,

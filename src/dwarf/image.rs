@@ -19,7 +19,7 @@ const MOST_UNPACKED: u64 = 1 << 30;
 
 /// A vmlinux in memory.
 #[derive(Debug)]
-pub(super) struct Image<'a> {
+pub(crate) struct Image<'a> {
     sections: Vec<Section<'a>>,
     symbols: HashMap<String, Symbol>,
 }
@@ -37,10 +37,10 @@ struct Section<'a> {
 
 /// A symbol of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Symbol {
-    pub(super) address: u64,
+pub(crate) struct Symbol {
+    pub(crate) address: u64,
     /// Bytes; 0 for those of assembly.
-    pub(super) size: u64,
+    pub(crate) size: u64,
     rank: u8,
 }
 
@@ -49,7 +49,7 @@ impl<'a> Image<'a> {
     ///
     /// # Errors
     /// Why it is no vmlinux.
-    pub(super) fn parse(file: &'a [u8], wanted: impl Fn(&str) -> bool) -> Result<Self, String> {
+    pub(crate) fn parse(file: &'a [u8], wanted: impl Fn(&str) -> bool) -> Result<Self, String> {
         if !file.starts_with(ELFMAG) {
             return Err("not an ELF file (a vmlinuz must be unpacked first)".into());
         }
@@ -85,12 +85,12 @@ impl<'a> Image<'a> {
     }
 
     /// A symbol that was asked for.
-    pub(super) fn symbol(&self, name: &str) -> Option<Symbol> {
+    pub(crate) fn symbol(&self, name: &str) -> Option<Symbol> {
         self.symbols.get(name).copied()
     }
 
     /// What the file puts at an address: `len` bytes, or fewer at the end of a section.
-    pub(super) fn at(&self, address: u64, len: usize) -> Option<&'a [u8]> {
+    pub(crate) fn at(&self, address: u64, len: usize) -> Option<&'a [u8]> {
         self.sections.iter().filter(|s| s.flags & u64::from(SHF_ALLOC) != 0 && s.address != 0).find_map(|s| {
             let from = usize::try_from(address.checked_sub(s.address)?).ok()?;
             let rest = s.bytes.get(from..)?;
@@ -99,7 +99,7 @@ impl<'a> Image<'a> {
     }
 
     /// The linker's hash of the file, in hex.
-    pub(super) fn build_id(&self) -> Option<String> {
+    pub(crate) fn build_id(&self) -> Option<String> {
         let notes = self.sections.iter().filter(|s| s.kind == SHT_NOTE);
         let id = notes.filter_map(|s| build_id(s.bytes)).next()?;
         Some(id.iter().map(|b| format!("{b:02x}")).collect())
@@ -109,7 +109,7 @@ impl<'a> Image<'a> {
     ///
     /// # Errors
     /// Why it cannot be unpacked.
-    pub(super) fn debug(&self, name: &str) -> Result<Cow<'a, [u8]>, String> {
+    pub(crate) fn debug(&self, name: &str) -> Result<Cow<'a, [u8]>, String> {
         let Some(section) = self.sections.iter().find(|s| s.name == name.as_bytes()) else {
             return Ok(Cow::Borrowed(&[]));
         };

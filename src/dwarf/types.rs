@@ -1,51 +1,25 @@
 //! Layouts of structures and values of enumerators, from DWARF 2 to 5.
 //!
-//! A kernel has thousands of compilation units and hundreds of MB of DWARF. All that the note needs is in three of them:
-//! that of the function that writes the note at boot, printk and vmalloc (for a structure of which the first only uses
-//! offsets, which leaves no trace). They are looked up by name. A kernel that has other names, or reduced DWARF
-//! (CONFIG_DEBUG_INFO_REDUCED: each structure only in the unit that is named like its header), is read as a whole.
+//! A kernel has thousands of compilation units and hundreds of MB of DWARF, and what is wanted is in a few of them, which
+//! are looked up by name. A file that has other names, or reduced DWARF (Linux's CONFIG_DEBUG_INFO_REDUCED: each structure
+//! only in the unit that is named like its header), is read as a whole.
 
 use super::units::{Die, Place, Units};
 use gimli::constants as dw;
 use std::collections::BTreeMap;
 
-/// Structures that any kernel has, and whose absence means that the search must go on.
-const NEEDED: &[&str] = &[
-    "atomic_long_t",
-    "free_area",
-    "list_head",
-    "nodemask_t",
-    "page",
-    "pageflags",
-    "pglist_data",
-    "uts_namespace",
-    "zone",
-    "zone_stat_item",
-];
-/// Those of some kernels only.
-const OPTIONAL: &[&str] = &[
-    "compound_dtor_id",
-    "dev_printk_info",
-    "folio",
-    "latched_seq",
-    "log",
-    "mem_section",
-    "pagetype",
-    "prb_data_blk_lpos",
-    "prb_data_ring",
-    "prb_desc",
-    "prb_desc_ring",
-    "printk_info",
-    "printk_log",
-    "printk_ringbuffer",
-    "vmap_area",
-];
-/// Where Linux fills its note: since 6.9, since 4.13, since 4.3, before.
-const UNITS: [&[&str]; 3] = [
-    &["kernel/vmcore_info.c", "kernel/crash_core.c", "kernel/kexec_core.c", "kernel/kexec.c"],
-    &["kernel/printk/printk.c", "kernel/printk.c"],
-    &["mm/vmalloc.c"],
-];
+/// What is wanted of a file.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wanted {
+    /// Structures and enums that every file has, and whose absence means that the search must go on.
+    pub(crate) needed: &'static [&'static str],
+    /// Those of some files only.
+    pub(crate) optional: &'static [&'static str],
+    /// Ends of the names of units that have them all together, each by any of its names; the other units are read only if
+    /// one of these is missing or does not have what is needed.
+    pub(crate) units: &'static [&'static [&'static str]],
+}
+
 /// Typedefs, qualifiers and unnamed members that lead to each other in a damaged file end here.
 const MOST_STEPS: u32 = 16;
 /// No structure has as many members, those of its unnamed ones included.
@@ -53,24 +27,25 @@ const MOST_MEMBERS: usize = 4096;
 
 /// A structure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     /// Bytes.
-    pub(super) size: u64,
+    pub(crate) size: u64,
     members: BTreeMap<String, Member>,
 }
 
 /// A member of a structure, or of an unnamed one in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Member {
+pub(crate) struct Member {
     /// Bytes from the start of the outermost structure.
-    pub(super) offset: u64,
+    pub(crate) offset: u64,
     /// Elements of an array.
-    pub(super) count: Option<u64>,
+    pub(crate) count: Option<u64>,
 }
 
 /// What was found of what is wanted.
 #[derive(Debug, Default)]
-pub(super) struct Types {
+pub(crate) struct Types {
+    wanted: Wanted,
     layouts: BTreeMap<&'static str, Layout>,
     enums: BTreeMap<&'static str, BTreeMap<String, i64>>,
 }
@@ -80,12 +55,12 @@ impl Types {
     ///
     /// # Errors
     /// Which structure is missing.
-    pub(super) fn read(units: &Units<'_>) -> Result<Self, String> {
-        let mut types = Self::default();
-        let mut seen = [false; UNITS.len()];
+    pub(crate) fn read(units: &Units<'_>, wanted: Wanted) -> Result<Self, String> {
+        let mut types = Self { wanted, ..Self::default() };
+        let mut seen = vec![false; wanted.units.len()];
         for index in 0..units.len() {
             let Some(name) = units.name(index) else { continue };
-            let of = UNITS.iter().position(|paths| paths.iter().any(|path| name.ends_with(path.as_bytes())));
+            let of = wanted.units.iter().position(|paths| paths.iter().any(|path| name.ends_with(path.as_bytes())));
             if let Some(seen) = of.and_then(|of| seen.get_mut(of)) {
                 *seen = true;
                 types.take(units, index);
@@ -106,28 +81,28 @@ impl Types {
     }
 
     /// A structure, or a type that is one by another name.
-    pub(super) fn layout(&self, name: &str) -> Option<&Layout> {
+    pub(crate) fn layout(&self, name: &str) -> Option<&Layout> {
         self.layouts.get(name)
     }
 
     /// A member of a structure.
-    pub(super) fn member(&self, name: &str, member: &str) -> Option<Member> {
+    pub(crate) fn member(&self, name: &str, member: &str) -> Option<Member> {
         self.layout(name)?.members.get(member).copied()
     }
 
     /// Whether there is such an enum.
-    pub(super) fn has_enum(&self, name: &str) -> bool {
+    pub(crate) fn has_enum(&self, name: &str) -> bool {
         self.enums.contains_key(name)
     }
 
     /// The value of an enumerator.
-    pub(super) fn value(&self, of: &str, name: &str) -> Option<i64> {
+    pub(crate) fn value(&self, of: &str, name: &str) -> Option<i64> {
         self.enums.get(of)?.get(name).copied()
     }
 
     /// Members of structures and enumerators, without what is not asked of them.
     #[cfg(test)]
-    pub(super) fn with(members: &[(&'static str, &str)], values: &[(&'static str, &str, i64)]) -> Self {
+    pub(crate) fn with(members: &[(&'static str, &str)], values: &[(&'static str, &str, i64)]) -> Self {
         let mut types = Self::default();
         for (name, member) in members {
             let layout = types.layouts.entry(name).or_default();
@@ -144,18 +119,18 @@ impl Types {
     }
 
     fn missing(&self) -> Option<&'static str> {
-        NEEDED.iter().copied().find(|name| !self.has(name))
+        self.wanted.needed.iter().copied().find(|name| !self.has(name))
     }
 
     fn has_all(&self) -> bool {
-        NEEDED.iter().chain(OPTIONAL).all(|name| self.has(name))
+        self.wanted.needed.iter().chain(self.wanted.optional).all(|name| self.has(name))
     }
 
     /// Takes what is still wanted from one unit. Damage ends the unit, not the search.
     fn take(&mut self, units: &Units<'_>, index: usize) {
         let mut found = Vec::new();
         units.top_level(index, |die, name| {
-            let wanted = NEEDED.iter().chain(OPTIONAL).copied().find(|w| w.as_bytes() == name);
+            let wanted = self.wanted.needed.iter().chain(self.wanted.optional).copied().find(|w| w.as_bytes() == name);
             if let Some(wanted) = wanted.filter(|w| !self.has(w))
                 && die.attr(dw::DW_AT_declaration).is_none()
                 && matches!(die.tag(), dw::DW_TAG_structure_type | dw::DW_TAG_typedef | dw::DW_TAG_enumeration_type)
