@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::linux::kernel::Landmarks;
 use crate::linux::names::Names;
-use crate::linux::{Found, Kernel, marks, note, toolstack};
+use crate::linux::{Found, Kernel, marks, note, own_list, toolstack};
 use crate::options::{Format, Options, Which};
 use crate::pipeline::Progress;
 use crate::pipeline::walk::Walker;
@@ -16,20 +16,22 @@ use crate::sink::{Output, elf, kdump};
 use crate::source::{MachineMemory, ReadAt, Vmcore};
 use crate::units::{Pfn, VirtAddr};
 use crate::xen::cpu::cpus as physical_cpus;
+use crate::xen::p2m::Help;
+use crate::xen::p2m::inverted::Inverted;
 use crate::xen::survey::Survey;
 use crate::xen::vcpu::vcpus;
 use crate::xen::{Domain, Host, P2m};
 use crate::{Error, report};
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// Cuts the domain that the options name out of `source` and writes it to `out`.
 ///
 /// # Errors
 /// The first structure without which no cut can be made, or what the operating system says of the output.
 pub fn cut(source: &dyn ReadAt, options: &Options, out: Output, progress: &dyn Progress) -> Result<Report> {
-    with_host(source, options, progress, |cutter| {
+    with_host(source, options, progress, false, |cutter| {
         let domain = cutter.pick()?;
         cutter.cut(domain, out)
     })
@@ -49,7 +51,7 @@ pub fn cut_all(
     out: &dyn Fn(u16, Option<&str>) -> Result<Output>,
     progress: &dyn Progress,
 ) -> Result<Vec<Outcome>> {
-    with_host(source, options, progress, |cutter| {
+    with_host(source, options, progress, true, |cutter| {
         let names = cutter.names();
         let one = |domain: &Domain| {
             let out = out(domain.id, toolstack::name_of(domain, &names));
@@ -64,6 +66,7 @@ fn with_host<T>(
     source: &dyn ReadAt,
     options: &Options,
     progress: &dyn Progress,
+    several: bool,
     work: impl FnOnce(&Cutter<'_>) -> Result<T>,
 ) -> Result<T> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
@@ -74,8 +77,8 @@ fn with_host<T>(
     let mem = MachineMemory::new(source, segments);
     progress.stage("reading Xen's structures", None);
     let done = Host::open_with(&mem, &core, options.xen_syms.as_ref()).and_then(|host| {
-        let machine = OnceCell::new();
-        work(&Cutter { host: &host, core: &core, options, pool: &pool, progress, machine })
+        let (inverted, machine) = (OnceLock::new(), OnceLock::new());
+        work(&Cutter { host: &host, core: &core, options, pool: &pool, progress, several, inverted, machine })
     });
     done.map_err(|e| e.in_file(mem.segments().cut_off))
 }
@@ -87,8 +90,12 @@ struct Cutter<'a> {
     options: &'a Options,
     pool: &'a rayon::ThreadPool,
     progress: &'a dyn Progress,
+    /// Whether more than one domain is cut.
+    several: bool,
+    /// All domains' frames as the M2P has them, if several are cut; and if any of them needs that.
+    inverted: OnceLock<BTreeMap<u16, Inverted>>,
     /// What else is on the machine; the same for all domains.
-    machine: OnceCell<Survey>,
+    machine: OnceLock<Survey>,
 }
 
 impl Cutter<'_> {
@@ -125,16 +132,42 @@ impl Cutter<'_> {
     /// The names that dom0's toolstack gave to domains.
     fn names(&self) -> BTreeMap<toolstack::Handle, String> {
         self.progress.stage("finding the domains' names", None);
-        let read =
-            |dom0| self.pool.install(|| Some(toolstack::names(self.host.memory(), &P2m::read(self.host, dom0).ok()?)));
+        let read = |dom0| {
+            let p2m = self.p2m(dom0).ok()?;
+            Some(self.pool.install(|| toolstack::names(self.host.memory(), &p2m)))
+        };
         self.host.hardware_domain().and_then(read).unwrap_or_default()
+    }
+
+    fn machine(&self) -> &Survey {
+        self.machine.get_or_init(|| self.pool.install(|| Survey::take(self.host)))
+    }
+
+    fn p2m(&self, domain: &Domain) -> Result<P2m> {
+        let one = OnceLock::new();
+        let scan = |domains: &[&Domain]| Inverted::read_all(self.host, domains);
+        let all = || {
+            let all: Vec<&Domain> = self.host.domains.iter().collect();
+            let ids = all.iter().map(|d| d.id);
+            ids.zip(scan(&all)).collect()
+        };
+        let inverted = || match self.several {
+            true => self.inverted.get_or_init(all).get(&domain.id),
+            false => None,
+        };
+        let inverted = || inverted().unwrap_or_else(|| one.get_or_init(|| scan(&[domain]).pop().unwrap_or_default()));
+        let machine = self.machine();
+        // A domain that owns nothing has no entry.
+        let owned = machine.domains.get(&domain.id).copied().filter(|_| machine.exact);
+        let help = Help { own: None, owned, inverted: &inverted };
+        self.pool.install(|| own_list::read(self.host, domain, self.options.symbols.as_ref(), &help))
     }
 
     fn cut(&self, domain: &Domain, out: Output) -> Result<Report> {
         let Self { host, options, pool, progress, .. } = self;
         let mut report = Report::new(host, domain);
         progress.stage("reading the P2M", None);
-        let p2m = pool.install(|| P2m::read(host, domain))?;
+        let p2m = self.p2m(domain)?;
         report.p2m(&p2m);
         let cpus = vcpus(host, &[domain]).remove(&domain.id).unwrap_or_default();
         report.vcpus(&cpus, physical_cpus(host));
@@ -198,8 +231,7 @@ impl Cutter<'_> {
         };
         progress.stage("syncing", None);
         out.commit()?;
-        let machine = self.machine.get_or_init(|| pool.install(|| Survey::take(host)));
-        report.written(options.format, written, machine.clone());
+        report.written(options.format, written, self.machine().clone());
         Ok(report)
     }
 }

@@ -214,6 +214,12 @@ impl Report {
         self.warnings.extend(repaired.map(|(source, n)| {
             format!("{n} P2M entries that the {} lacked, or had wrong, were taken from the {source}", c.source)
         }));
+        let short = c.owned.unwrap_or(0).saturating_sub(c.believed);
+        if short > 0 {
+            self.warnings.push(format!(
+                "{short} pages that Xen gives to the domain have no PFN that is known; they are not in the output"
+            ));
+        }
         if c.source == Inverted::NAME {
             self.warnings.push(format!(
                 "the domain's own P2M cannot be read; it was made up from Xen's {}, which knows no foreign frames",

@@ -20,8 +20,6 @@ use xdump_cut::report::Report;
 use xdump_cut::xen::XenSyms;
 use xdump_cut::xen::notes::Origin;
 
-const XENS: [Xen; 6] = [Xen::V4_5, Xen::V4_8, Xen::V4_12, Xen::V4_14, Xen::V4_17, Xen::V4_20];
-
 fn by_qemu() -> Machine {
     Machine::new().with_elf(|e| e.by_qemu())
 }
@@ -64,11 +62,11 @@ fn ids(dump: &Dump) -> Vec<u16> {
 
 #[test]
 fn each_xen() {
-    for xen in XENS {
+    for xen in Xen::ALL {
         let machine = by_qemu().xen(xen);
         let minor = machine.layout.minor;
         let report = check(&format!("{xen:?}"), &machine.build());
-        assert_eq!(report.source.xen, format!("4.{minor}.7-synth"));
+        assert!(report.source.xen.starts_with(&format!("4.{minor}.")), "{}", report.source.xen);
     }
 }
 

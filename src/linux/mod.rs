@@ -9,6 +9,7 @@ pub mod marks;
 pub mod mm;
 pub mod names;
 pub mod note;
+pub mod own_list;
 pub mod pgds;
 pub mod symbols;
 pub mod toolstack;

@@ -8,8 +8,18 @@ use crate::error::{Error, Result};
 use crate::units::VirtAddr;
 
 /// All that is ever looked up; kallsyms are walked once.
-pub const WANTED: [&str; 6] =
-    ["xen_start_info", "pv_init_ops", "xen_patch", "paravirt_patch_default", "pgd_list", "free_huge_page"];
+pub const WANTED: [&str; 10] = [
+    "xen_start_info",
+    "pv_init_ops",
+    "xen_patch",
+    "paravirt_patch_default",
+    "pgd_list",
+    "free_huge_page",
+    "xen_p2m_addr",
+    "xen_p2m_size",
+    "phys_to_machine_mapping",
+    "max_pfn",
+];
 
 /// Names and addresses of one kernel.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use crate::xen::frame_table::{Cursor, Entry};
 use crate::xen::m2p::M2p;
 use crate::xen::page_info::{PageInfo, TypeBits};
 use crate::xen::{Domain, Host};
+use std::collections::HashSet;
 use std::ops::Range;
 
 /// PFNs that are believed on a machine of any size: 4 GiB of them.
@@ -15,6 +16,8 @@ const LEAST_BOUND: u64 = 1 << 20;
 const MOST_BOUND: u64 = 1 << 33;
 /// Stretches that a source lacked and another is asked for, at most; what is beyond stays missing.
 const MOST_GAPS: usize = 1 << 20;
+/// Frames that a balloon driver maps in many places, one per vCPU (Linux 3.12 to 3.18: balloon scratch pages).
+const MOST_SCRATCH: usize = 64;
 
 pub(super) struct Builder<'h> {
     host: &'h Host<'h>,
@@ -29,8 +32,14 @@ pub(super) struct Builder<'h> {
     bound: u64,
     /// What could not be read: first PFN and number.
     gaps: Vec<(u64, u64)>,
+    /// What is not there, but should be, in the same way.
+    blanks: Vec<(u64, u64)>,
     /// What was read but not believed, in the same way.
     doubts: Vec<(u64, u64)>,
+    /// Entries of the domain's own frames that are the M2P's word for another PFN.
+    suspects: Vec<(Pfn, Mfn)>,
+    /// Frames that two PFNs have.
+    doubled: HashSet<Mfn>,
     pub(super) out: P2m,
 }
 
@@ -49,7 +58,10 @@ impl<'h> Builder<'h> {
             votes: [0; 2],
             bound,
             gaps: Vec::new(),
+            blanks: Vec::new(),
             doubts: Vec::new(),
+            suspects: Vec::new(),
+            doubled: HashSet::new(),
             out,
         }
     }
@@ -66,15 +78,22 @@ impl<'h> Builder<'h> {
                 self.out.check.unreadable += count;
                 note(&mut self.gaps, first, count);
             }
+            Part::Blank(first, count) => note(&mut self.blanks, first, count),
             Part::Repeated(count) => self.out.check.aliases += count,
             Part::Identity(count) => self.out.check.identity += count,
             Part::Own(pages) => self.out.tree.extend(pages.iter().map(|p| Mfn(*p))),
         });
     }
 
-    /// Whether anything could not be read.
-    pub(super) fn lacks(&self) -> bool {
-        !self.gaps.is_empty()
+    /// Whether anything could not be read, is not there, or was not believed without a good reason: a few frames that many
+    /// PFNs have are the scratch pages of an old balloon driver. `owned` is how many pages the domain owns, if that is known.
+    pub(super) fn lacks(&self, owned: Option<u64>) -> bool {
+        let c = &self.out.check;
+        if owned.is_some_and(|owned| c.believed < owned) {
+            return true;
+        }
+        let odd = c.not_owned + c.beyond_machine > 0 || self.doubled.len() > MOST_SCRATCH;
+        odd || [&self.gaps, &self.blanks].iter().any(|l| !l.is_empty()) || !self.suspects.is_empty()
     }
 
     /// Takes from another source what the ones before lacked; and, where it has something that the M2P confirms, what was
@@ -84,6 +103,9 @@ impl<'h> Builder<'h> {
         for (first, count) in std::mem::take(&mut self.gaps) {
             // What this one lacks as well is counted anew.
             self.out.check.unreadable = self.out.check.unreadable.saturating_sub(count);
+            self.read(source, first..first.saturating_add(count));
+        }
+        for (first, count) in std::mem::take(&mut self.blanks) {
             self.read(source, first..first.saturating_add(count));
         }
         for (first, count) in std::mem::take(&mut self.doubts) {
@@ -96,6 +118,32 @@ impl<'h> Builder<'h> {
                 }
             }
         }
+        self.repaired(source, before);
+    }
+
+    /// Takes from a source that has nothing but memory every PFN that the ones before do not have, whatever they say of it.
+    pub(super) fn complete(&mut self, source: &dyn Source) {
+        let before = self.out.check.believed;
+        self.sort();
+        let known = std::mem::take(&mut self.out.runs);
+        source.walk(0..u64::MAX, &mut |part| {
+            let Part::Entries(first, entries) = part else { return };
+            for (pfn, &entry) in (first..).map(Pfn).zip(entries) {
+                if !holds(&known, pfn) {
+                    self.entry(source, pfn, entry);
+                }
+            }
+        });
+        self.out.runs.extend(known);
+        // What it does not have is no memory.
+        self.out.check.unreadable = 0;
+        self.gaps.clear();
+        self.blanks.clear();
+        self.repaired(source, before);
+    }
+
+    /// Counts what was believed since.
+    fn repaired(&mut self, source: &dyn Source, before: u64) {
         let found = self.out.check.believed - before;
         if found > 0 {
             *self.out.check.repaired.entry(source.name()).or_default() += found;
@@ -142,12 +190,25 @@ impl<'h> Builder<'h> {
             Some(p) if p == pfn => check.m2p_agrees += 1,
             Some(other) if source.lookup(other.0) == Some(entry) => {
                 check.aliases += 1;
+                if self.doubled.len() <= MOST_SCRATCH {
+                    self.doubled.insert(mfn);
+                }
+                note(&mut self.doubts, pfn.0, 1);
+                return;
+            }
+            // Another source may have what the M2P confirms.
+            Some(_) if self.suspects.len() < MOST_GAPS => {
+                self.suspects.push((pfn, mfn));
                 note(&mut self.doubts, pfn.0, 1);
                 return;
             }
             _ => check.m2p_disagrees += 1,
         }
-        check.believed += 1;
+        self.believe(pfn, mfn, info);
+    }
+
+    fn believe(&mut self, pfn: Pfn, mfn: Mfn, info: Option<PageInfo>) {
+        self.out.check.believed += 1;
         if let Some(info) = info {
             match TypeBits::proven_by(info.kind) {
                 Some(TypeBits::Four) => self.votes[0] += 1,
@@ -162,13 +223,8 @@ impl<'h> Builder<'h> {
     }
 
     pub(super) fn finish(mut self) -> P2m {
-        // Repairs came out of order.
-        if !self.out.check.repaired.is_empty() {
-            let mut runs = std::mem::take(&mut self.out.runs);
-            runs.sort_unstable_by_key(|r| r.pfn);
-            runs.into_iter().for_each(|run| push(&mut self.out.runs, run));
-            self.typed.sort_unstable_by_key(|t| t.0);
-        }
+        self.sort();
+        self.settle();
         let mut sorted = self.out.runs.clone();
         sorted.sort_unstable_by_key(|r| (r.mfn, r.pfn));
         let mut covered = 0;
@@ -190,6 +246,43 @@ impl<'h> Builder<'h> {
         self.out.tables = self.typed.iter().filter_map(|(pfn, i)| Some((*pfn, i.table_level(bits)?))).collect();
         self.out
     }
+}
+
+impl Builder<'_> {
+    /// Repairs come out of order.
+    fn sort(&mut self) {
+        let mut runs = std::mem::take(&mut self.out.runs);
+        runs.sort_unstable_by_key(|r| r.pfn);
+        runs.into_iter().for_each(|run| push(&mut self.out.runs, run));
+        self.typed.sort_unstable_by_key(|t| t.0);
+    }
+
+    /// Believes those suspects that no source knew better: Xen says that the domain owns the frame.
+    fn settle(&mut self) {
+        let mut suspects = std::mem::take(&mut self.suspects);
+        suspects.sort_unstable();
+        suspects.dedup_by_key(|s| s.0);
+        if suspects.is_empty() {
+            return;
+        }
+        let known = std::mem::take(&mut self.out.runs);
+        for (pfn, mfn) in suspects {
+            if holds(&known, pfn) {
+                continue;
+            }
+            self.out.check.m2p_disagrees += 1;
+            let info = self.frames.look(mfn).info();
+            self.believe(pfn, mfn, info);
+        }
+        self.out.runs.extend(known);
+        self.sort();
+    }
+}
+
+/// Whether one of these runs, sorted by PFN, has it.
+fn holds(runs: &[Run], pfn: Pfn) -> bool {
+    let next = runs.partition_point(|r| r.pfn <= pfn);
+    next.checked_sub(1).and_then(|i| runs.get(i)).is_some_and(|r| pfn.0 - r.pfn.0 < r.len)
 }
 
 /// Appends a stretch, joining one that goes on.

@@ -1,7 +1,7 @@
 //! The linear list: one array of all entries in the kernel's address space (Linux 3.19 and later; Xen: public/arch-x86/xen.h,
 //! p2m_cr3 and p2m_vaddr). Domains that Xen's toolstack built since 4.7 have no other, and it alone goes beyond 2^27 PFNs.
 //!
-//! It is walked table by table, so that what is not mapped, or mapped to the kernel's shared pages of holes, costs nothing.
+//! It is walked table by table, so that what is mapped to the kernel's shared pages of holes costs nothing.
 
 use super::source::{FAN, Part, Source, Visits, is_empty};
 use crate::bytes::words;
@@ -86,7 +86,13 @@ impl Walk<'_, '_> {
             }
             let count = (to - from) / ENTRY;
             let below = frame(entry);
-            if entry & PRESENT == 0 || self.empty.contains(&below.0) {
+            if entry & PRESENT == 0 {
+                // The array has no holes: what is not there in its memory is mapped to shared pages.
+                all_empty = false;
+                each(Part::Blank(pfn(from), count));
+                continue;
+            }
+            if self.empty.contains(&below.0) {
                 continue;
             }
             // PV has no large pages.

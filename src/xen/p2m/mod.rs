@@ -1,8 +1,10 @@
 //! A domain's P2M: which frame is behind each of its PFNs.
 //!
-//! A translated domain (HVM, PVH) has tables that its hardware walks ([`hap`]). A PV domain publishes it in up to two ways, a tree ([`tree`]) and a linear list ([`linear`]); for
-//! both Xen's M2P gives it the other way round ([`inverted`]). Each of them is a [`source::Source`] of raw entries: `~0` for a hole, bit 63 for a foreign
-//! frame (mapped from another domain), bit 62 for an identity (MMIO), else an MFN.
+//! A translated domain (HVM, PVH) has tables that its hardware walks ([`hap`]). A PV domain publishes it in up to two
+//! ways, a tree ([`tree`]) and a linear list ([`linear`]), and its kernel knows where its own list is, published or not
+//! ([`OwnList`]). For all of them Xen's M2P gives it the other way round ([`inverted`]). Each of them is a
+//! [`source::Source`] of raw entries: `~0` for a hole, bit 63 for a foreign frame (mapped from another domain), bit 62 for
+//! an identity (MMIO), else an MFN.
 //!
 //! Nothing in them is believed unseen: the domain can write what it likes, and so can damage. Each entry is held against the
 //! frame's owner and the M2P; what one source lost is taken from the next.
@@ -18,13 +20,14 @@ use super::Domain;
 use super::host::Host;
 use super::page_info::TypeBits;
 use crate::error::{Error, Result};
-use crate::units::{Mfn, Pfn};
+use crate::units::{Mfn, Pfn, VirtAddr};
 use build::Builder;
 use hap::Hap;
 use inverted::Inverted;
 use linear::Linear;
 use source::Source;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 use tree::{CAPACITY, Tree};
 
 /// A run of PFNs whose MFNs run along.
@@ -64,10 +67,43 @@ pub struct P2mCheck {
     /// Entries that could not be read, because a page of the tree is not in the dump or not the domain's; or not checked,
     /// because neither the frame table nor the M2P has the frame.
     pub unreadable: u64,
+    /// Ordinary pages that the domain owns by the frame table, if all of that was counted. A translated domain has some
+    /// Xen-heap pages in its P2M besides.
+    pub owned: Option<u64>,
     /// Where most of it was read.
     pub source: &'static str,
     /// Believed entries that it lacked, by the source that had them.
     pub repaired: BTreeMap<&'static str, u64>,
+}
+
+/// A P2M that the kernel keeps for itself: an array of all entries in its address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnList {
+    /// Root table of the address space.
+    pub root: Mfn,
+    /// Where the array begins.
+    pub base: VirtAddr,
+    /// Number of its entries.
+    pub end: u64,
+    /// Name of the variable that tells.
+    pub name: &'static str,
+}
+
+/// What else is known when a P2M is read.
+#[derive(Clone, Copy)]
+pub struct Help<'i> {
+    /// A list that the kernel did not publish.
+    pub own: Option<OwnList>,
+    /// How many ordinary pages the domain owns, if the frame table was counted.
+    pub owned: Option<u64>,
+    /// The way to the inverted M2P, which is costly.
+    pub inverted: &'i (dyn Fn() -> &'i Inverted + Sync),
+}
+
+impl std::fmt::Debug for Help<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Help").field("own", &self.own).field("owned", &self.owned).finish_non_exhaustive()
+    }
 }
 
 /// The P2M, as runs.
@@ -97,6 +133,16 @@ impl P2m {
     /// # Errors
     /// [`Error::Missing`] if no source has anything.
     pub fn read(host: &Host<'_>, domain: &Domain) -> Result<Self> {
+        let made = OnceLock::new();
+        let inverted = || made.get_or_init(|| Inverted::read(host, domain));
+        Self::read_with(host, domain, &Help { own: None, owned: None, inverted: &inverted })
+    }
+
+    /// The same with what else is known.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_with(host: &Host<'_>, domain: &Domain, help: &Help<'_>) -> Result<Self> {
         let shared = domain.shared_info.as_ref();
         let told = shared.map_or(0, |s| s.max_pfn);
         // The crash note has the hardware domain's, in case its own page is damaged.
@@ -106,28 +152,27 @@ impl P2m {
         let tree = top.and_then(|top| Tree::open(host, domain, top, told));
         let list = shared.filter(|s| s.p2m_cr3.0 != 0);
         let list = list.and_then(|s| Linear::open(host, domain, (s.p2m_cr3.mfn(), s.p2m_vaddr), told, "linear list"));
+        let own = help.own.and_then(|o| Linear::open(host, domain, (o.root, o.base), o.end, o.name));
         let tree = tree.as_ref().map(|t| t as &dyn Source);
         let list = list.as_ref().map(|l| l as &dyn Source);
-        // The tree ends at 2^27 PFNs; what lies beyond is in the list only.
-        let published = if told > CAPACITY { [list, tree] } else { [tree, list] };
+        let own = own.as_ref().map(|l| l as &dyn Source);
+        // The tree ends at 2^27 PFNs; what lies beyond is in a list only.
+        let sources = if told > CAPACITY { [list, own, tree] } else { [tree, list, own] };
         // What a translated domain writes into its shared info means nothing to Xen.
         let hap = domain.hap.map(|root| Hap::new(host, root));
-        let published = hap.as_ref().map_or(published, |h| [Some(h as &dyn Source), None]);
-        let mut published = published.into_iter().flatten();
-        let mut inverted = None;
-        let first = match published.next() {
-            Some(source) => source,
-            None => inverted.insert(Inverted::read(host, domain)) as &dyn Source,
-        };
-        let mut builder = Builder::new(host, domain, first.name(), told);
-        builder.read(first, 0..u64::MAX);
-        for other in published {
+        let sources = hap.as_ref().map_or(sources, |h| [Some(h as &dyn Source), None, None]);
+        let mut sources = sources.into_iter().flatten();
+        let first = sources.next();
+        let mut builder = Builder::new(host, domain, first.map_or(Inverted::NAME, Source::name), told);
+        builder.read(first.unwrap_or_else(|| (help.inverted)()), 0..u64::MAX);
+        for other in sources {
             builder.repair(other);
         }
-        if builder.lacks() && inverted.is_none() {
-            builder.repair(&Inverted::read(host, domain));
+        if builder.lacks(help.owned) && first.is_some() {
+            builder.complete((help.inverted)());
         }
         let mut p2m = builder.finish();
+        p2m.check.owned = help.owned;
         // Every PV kernel has tables that Xen knows as such.
         p2m.translated = domain.hap.is_some() || (domain.may_be_translated() && p2m.tables.iter().all(|t| t.1 != 4));
         if p2m.translated {
@@ -185,6 +230,13 @@ impl P2m {
         let c = &self.check;
         let doubtful = c.unreadable + c.not_owned + c.beyond_machine + c.aliases;
         if doubtful == 0 && c.repaired.is_empty() { self.end() } else { self.end().max(self.told_end) }
+    }
+
+    /// Whether a list that the kernel keeps for itself could add anything: what it published is not there, or was not all
+    /// of it.
+    pub fn wants_own(&self) -> bool {
+        let c = &self.check;
+        !self.translated && (c.source == Inverted::NAME || !c.repaired.is_empty() || c.unreadable > 0)
     }
 
     /// The PFNs of foreign frames.

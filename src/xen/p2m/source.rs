@@ -20,6 +20,9 @@ pub enum Part<'p> {
     Entries(u64, &'p [u64]),
     /// So many entries from this PFN on that cannot be read.
     Unreadable(u64, u64),
+    /// So many entries from this PFN on where the source has nothing at all, although every kernel writes something there,
+    /// holes too.
+    Blank(u64, u64),
     /// So many entries, on a page that stands in too many places to be looked at once more.
     Repeated(u64),
     /// So many identity entries of a page that has no others.

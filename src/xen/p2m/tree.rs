@@ -1,7 +1,7 @@
 //! The three-level tree that a PV domain publishes for tools (Linux: arch/x86/xen/p2m.c).
 //!
 //! The top page holds MFNs of middle pages, these of leaf pages, these the entries: 512 words each, 2^27 PFNs in all.
-//! Empty parts point to shared pages full of `~0`, never to zero (zeros are XenLinux's holes), so `max_pfn` bounds the walk.
+//! Empty parts point to shared pages full of `~0`, never to zero (zeros are what XenLinux has beyond its end), so `max_pfn` bounds the walk.
 
 use super::source::{FAN, Part, Source, Visits, is_empty};
 use crate::bytes::words;
@@ -23,6 +23,8 @@ pub struct Tree<'h> {
     top: Mfn,
     top_page: Vec<u64>,
     end: u64,
+    /// Whether the domain told the end.
+    told: bool,
 }
 
 impl<'h> Tree<'h> {
@@ -30,7 +32,7 @@ impl<'h> Tree<'h> {
     /// the dump, or not the domain's.
     pub fn open(host: &'h Host<'h>, domain: &'h Domain, top: Mfn, max_pfn: u64) -> Option<Self> {
         let end = if max_pfn == 0 { CAPACITY } else { max_pfn.min(CAPACITY) };
-        let mut tree = Self { host, domain, top, top_page: Vec::new(), end };
+        let mut tree = Self { host, domain, top, top_page: Vec::new(), end, told: max_pfn != 0 };
         tree.top_page = tree.page(&mut host.frames.cursor(), top.0)?;
         Some(tree)
     }
@@ -58,9 +60,15 @@ impl Source for Tree<'_> {
         let mut cursor = self.host.frames.cursor();
         let mut visits = Visits::default();
         // Pages known to lead nowhere.
-        let mut empty = HashSet::from([0]);
+        let mut empty = HashSet::new();
         each(Part::Own(&[self.top.0]));
         each(Part::Own(&self.top_page));
+        // Kernels fill what lies below the end that they tell, classic XenLinux no more than that.
+        let blank = |each: &mut dyn FnMut(Part<'_>), from: u64, to: u64| {
+            if self.told {
+                each(Part::Blank(from, to - from));
+            }
+        };
         let inside = |first: u64, count: u64| {
             let (from, to) = (first.max(range.start), (first + count).min(range.end).min(self.end));
             (from < to).then_some((from, to))
@@ -68,6 +76,10 @@ impl Source for Tree<'_> {
         for (i, &middle) in (0..).step_by(MIDDLE as usize).zip(&self.top_page) {
             let Some((from, to)) = inside(i, MIDDLE) else { continue };
             if empty.contains(&middle) {
+                continue;
+            }
+            if middle == 0 {
+                blank(each, from, to);
                 continue;
             }
             if !visits.again(middle) {
@@ -83,6 +95,11 @@ impl Source for Tree<'_> {
             for (j, &leaf) in (i..).step_by(FAN as usize).zip(&middle_page) {
                 let Some((from, to)) = inside(j, FAN) else { continue };
                 if empty.contains(&leaf) {
+                    continue;
+                }
+                if leaf == 0 {
+                    all_empty = false;
+                    blank(each, from, to);
                     continue;
                 }
                 if !visits.again(leaf) {

@@ -73,6 +73,10 @@ impl Walk<'_, '_> {
         let Some(entries) = self.hap.page(mfn) else {
             return each(Part::Unreadable(from, to - from));
         };
+        // Some are, where everything was taken away; but so is what damage cleared.
+        if entries.iter().all(|e| *e == 0) {
+            return each(Part::Blank(from, to - from));
+        }
         if level == 1 {
             let entry = |(gfn, e): (u64, &u64)| match self.hap.item(1, *e) {
                 Item::Leaf(mfn, meaning) => Hap::entry(gfn, mfn.0, meaning),
