@@ -145,17 +145,11 @@ impl Cutter<'_> {
 
     fn p2m(&self, domain: &Domain) -> Result<P2m> {
         let one = OnceLock::new();
-        let scan = |domains: &[&Domain]| Inverted::read_all(self.host, domains);
-        let all = || {
-            let all: Vec<&Domain> = self.host.domains.iter().collect();
-            let ids = all.iter().map(|d| d.id);
-            ids.zip(scan(&all)).collect()
-        };
+        let all = || Inverted::of_all(self.host);
         let inverted = || match self.several {
-            true => self.inverted.get_or_init(all).get(&domain.id),
-            false => None,
+            true => self.inverted.get_or_init(all).get(&domain.id).unwrap_or(Inverted::NOTHING),
+            false => one.get_or_init(|| Inverted::read(self.host, domain)),
         };
-        let inverted = || inverted().unwrap_or_else(|| one.get_or_init(|| scan(&[domain]).pop().unwrap_or_default()));
         let machine = self.machine();
         // A domain that owns nothing has no entry.
         let owned = machine.domains.get(&domain.id).copied().filter(|_| machine.exact);
@@ -222,7 +216,8 @@ impl Cutter<'_> {
                 let header = kdump::Header {
                     uts: &uts,
                     phys_base: found.as_ref().and_then(|f| f.info.number("phys_base")).unwrap_or(0),
-                    cpus: if machine { host.notes.cpus.len() } else { cpus.len() } as u32,
+                    cpus: if machine { host.notes.cpus.len() } else { cpus.iter().filter(|v| v.has_note()).count() }
+                        as u32,
                     notes: &notes,
                     codec,
                 };

@@ -1,17 +1,21 @@
 //! What a dump holds, without cutting it.
 
 use crate::error::Result;
-use crate::linux::{Kernel, note};
+use crate::linux::{Kernel, note, own_list, toolstack};
 use crate::report::{VcpuReport, size};
 use crate::source::{MachineMemory, ReadAt, Vmcore};
 use crate::units::PAGE_BYTES;
 use crate::xen::cpu::{PhysicalCpu, cpus};
 use crate::xen::notes::Origin;
+use crate::xen::p2m::inverted::Inverted;
+use crate::xen::p2m::{Help, P2mCheck};
 use crate::xen::survey::Survey;
 use crate::xen::vcpu::vcpus;
 use crate::xen::{Domain, Host, P2m, XenSyms};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::OnceLock;
 
 /// A dump, described. Field names are what `info --json` prints.
 #[derive(Clone, Debug, Serialize)]
@@ -76,16 +80,20 @@ pub struct NoteInfo {
 pub struct DomainInfo {
     /// Its id.
     pub id: u16,
+    /// The name that dom0's toolstack gave it, if that is still in dom0's page cache.
+    pub name: Option<String>,
     /// Whether it is the one that managed the hardware.
     pub hardware: bool,
-    /// `PV` if it told Xen of a P2M, else `PVH or HVM`.
+    /// `PV`, or `PVH or HVM` for a translated one.
     pub kind: &'static str,
     /// Ordinary pages by the frame table.
     pub pages: u64,
     /// Xen-heap pages shared with it.
     pub xen_heap: u64,
-    /// Release of its kernel, of the hardware domain.
+    /// Release of its kernel.
     pub release: Option<String>,
+    /// Its P2M: from where, and how much of it was believed; nothing if there is none.
+    pub p2m: Option<P2mCheck>,
     /// Its vCPUs.
     pub vcpus: Vec<VcpuReport>,
 }
@@ -111,23 +119,46 @@ impl Info {
         let mut registers = vcpus(&host, &host.domains.iter().collect::<Vec<_>>());
         let mut warnings = host.warnings.clone();
         let hardware = host.hardware_domain().map(|d| d.id);
-        let release = host.hardware_domain().and_then(|d| match release(&host, d) {
-            Ok(release) => Some(release),
-            Err(why) => {
-                warnings.push(why);
-                None
-            }
-        });
-        let domain = |d: &Domain| DomainInfo {
-            id: d.id,
-            hardware: Some(d.id) == hardware,
-            kind: if d.shared_info.as_ref().is_some_and(|s| s.has_p2m()) { "PV" } else { "PVH or HVM" },
-            pages: pages.domains.get(&d.id).copied().unwrap_or(0),
-            xen_heap: pages.xen_heap.get(&d.id).copied().unwrap_or(0),
-            release: release.clone().filter(|_| Some(d.id) == hardware),
-            vcpus: registers.remove(&d.id).unwrap_or_default().iter().map(VcpuReport::new).collect(),
+        let inverted = OnceLock::new();
+        let p2m = |d: &Domain| {
+            let owned = pages.domains.get(&d.id).copied().filter(|_| pages.exact);
+            let all = || Inverted::of_all(&host);
+            let inverted = || inverted.get_or_init(all).get(&d.id).unwrap_or(Inverted::NOTHING);
+            own_list::read(&host, d, None, &Help { own: None, owned, inverted: &inverted })
         };
-        let domains = host.domains.iter().map(domain).collect();
+        let p2ms: BTreeMap<u16, Result<P2m>> = host.domains.iter().map(|d| (d.id, p2m(d))).collect();
+        let dom0 = hardware.and_then(|id| p2ms.get(&id)?.as_ref().ok());
+        let names = dom0.map(|p2m| toolstack::names(host.memory(), p2m)).unwrap_or_default();
+        let mut domains = Vec::new();
+        for d in &host.domains {
+            let p2m = match p2ms.get(&d.id) {
+                Some(Ok(p2m)) => Some(p2m),
+                Some(Err(e)) => {
+                    warnings.push(e.to_string());
+                    None
+                }
+                None => None,
+            };
+            let release = p2m.and_then(|p2m| match release(&host, d, p2m) {
+                Ok(release) => Some(release),
+                Err(why) => {
+                    warnings.push(format!("domain {}: {why}", d.id));
+                    None
+                }
+            });
+            let translated = p2m.map_or_else(|| d.may_be_translated(), |p2m| p2m.translated);
+            domains.push(DomainInfo {
+                id: d.id,
+                name: toolstack::name_of(d, &names).map(String::from),
+                hardware: Some(d.id) == hardware,
+                kind: if translated { "PVH or HVM" } else { "PV" },
+                pages: pages.domains.get(&d.id).copied().unwrap_or(0),
+                xen_heap: pages.xen_heap.get(&d.id).copied().unwrap_or(0),
+                release,
+                p2m: p2m.map(|p2m| p2m.check.clone()),
+                vcpus: registers.remove(&d.id).unwrap_or_default().iter().map(VcpuReport::new).collect(),
+            });
+        }
         let [_, changeset, compiler, date, _] = host.strings.clone();
         let note =
             |(name, kind, size): &(String, u32, usize)| NoteInfo { name: name.clone(), kind: *kind, size: *size };
@@ -155,14 +186,12 @@ impl Info {
     }
 }
 
-/// The release of the hardware domain's kernel, or why it is not known.
-fn release(host: &Host<'_>, domain: &Domain) -> Result<String, String> {
-    let p2m = P2m::read(host, domain).map_err(|e| e.to_string())?;
-    let kernel = Kernel::find(host, domain, &p2m).ok_or("no page table of the hardware domain maps a kernel")?;
+/// The release of a domain's kernel, or why it is not known.
+fn release(host: &Host<'_>, domain: &Domain, p2m: &P2m) -> Result<String, String> {
+    let kernel = Kernel::find(host, domain, p2m).ok_or("no page table maps a kernel")?;
     let notes = kernel.landmarks().notes;
-    let found = note::find(&kernel, host.notes.linux.as_ref(), &notes).map_err(|why| {
-        format!("no VMCOREINFO of the hardware domain's kernel could be believed: {}", why.join("; "))
-    })?;
+    let found = note::find(&kernel, host.notes.linux.as_ref(), &notes)
+        .map_err(|why| format!("no VMCOREINFO of its kernel could be believed: {}", why.join("; ")))?;
     Ok(found.uts[2].clone())
 }
 
@@ -196,19 +225,24 @@ impl fmt::Display for Info {
         writeln!(f, "domains")?;
         for d in &self.domains {
             let hardware = if d.hardware { ", hardware domain" } else { "" };
+            let name = d.name.as_ref().map(|n| format!(" {n}")).unwrap_or_default();
             let release = d.release.as_ref().map(|r| format!(", Linux {r}")).unwrap_or_default();
             writeln!(
                 f,
-                "  {}: {}{hardware}{release}, {} pages ({}), {} Xen-heap pages",
+                "  {}{name}: {}{hardware}{release}, {} pages ({}), {} Xen-heap pages",
                 d.id,
                 d.kind,
                 d.pages,
                 size(d.pages * PAGE_BYTES),
                 d.xen_heap
             )?;
+            if let Some(p2m) = &d.p2m {
+                writeln!(f, "    {p2m}")?;
+            }
             for v in &d.vcpus {
                 let at = v.rip.as_ref().map(|rip| format!(", rip {rip}")).unwrap_or_default();
-                writeln!(f, "    vCPU {}: {}{at}", v.id, v.state)?;
+                let offline = if v.offline { ", offline" } else { "" };
+                writeln!(f, "    vCPU {}: {}{offline}{at}", v.id, v.state)?;
             }
         }
         let p = &self.pages;

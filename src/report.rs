@@ -120,6 +120,8 @@ pub struct VcpuReport {
     pub id: u32,
     /// Where its registers were.
     pub state: String,
+    /// Whether Xen did not run it: brought down, not brought up, or paused with its domain.
+    pub offline: bool,
     /// Its instruction pointer, in hex.
     pub rip: Option<String>,
     /// Its stack pointer, in hex.
@@ -394,7 +396,14 @@ impl VcpuReport {
         });
         let copies = v.control.map(|_| "nothing: its VMCS cannot be read; they are of its last exit");
         let checked_by = by_vmcb.or(copies).map(String::from);
-        Self { id: v.id, state, rip: v.regs.map(|r| hex(r.rip)), rsp: v.regs.map(|r| hex(r.rsp)), checked_by }
+        Self {
+            id: v.id,
+            state,
+            offline: v.offline,
+            rip: v.regs.map(|r| hex(r.rip)),
+            rsp: v.regs.map(|r| hex(r.rsp)),
+            checked_by,
+        }
     }
 }
 

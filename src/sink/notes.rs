@@ -44,10 +44,10 @@ impl NoteBlob {
     /// All notes of a dump. `root` is the kernel's root table, for CR3; `about` the text of the XDUMPCUT note.
     pub fn new(vcpus: &[Vcpu], vmcoreinfo: Option<&str>, root: Option<Pfn>, about: &str) -> Self {
         let mut blob = Self::default();
-        for v in vcpus {
+        for v in vcpus.iter().filter(|v| v.has_note()) {
             blob.push(b"CORE", NT_PRSTATUS, &prstatus(v.id.saturating_add(1), v.regs.unwrap_or_default()));
         }
-        for v in vcpus {
+        for v in vcpus.iter().filter(|v| v.has_note()) {
             blob.push(b"QEMU", 0, &qemu_state(v, root));
         }
         if let Some(text) = vmcoreinfo {

@@ -62,6 +62,11 @@ impl Runstates {
         Self { at: PLACES.step_by(8).find(fits) }
     }
 
+    /// Whether Xen does not run a vCPU.
+    pub(super) fn is_offline(&self, bytes: &[u8]) -> bool {
+        self.at.and_then(|at| Runstate::parse(bytes, at)).is_some_and(|r| r.state == OFFLINE)
+    }
+
     /// Whether a vCPU has never run: its guest has not brought it up.
     pub(super) fn never_ran(&self, bytes: &[u8]) -> bool {
         let found = self.at.and_then(|at| Runstate::parse(bytes, at));

@@ -65,6 +65,9 @@ pub struct Vcpu {
     pub regs: Option<UserRegs>,
     /// Whether nothing but likelihood says that these are its registers.
     pub guessed: bool,
+    /// Whether Xen does not run it: the guest has brought it down (as Linux does with all but one when it panics) or not up
+    /// yet, or its domain is paused.
+    pub offline: bool,
     /// Of a translated domain: its VMCB, if it has one.
     pub vmcb: Option<Vmcb>,
     /// Of a translated domain: its control registers, the VMCB's or Xen's copies.
@@ -75,6 +78,12 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
+    /// Whether a dump has a register note of it. A kernel that dies on bare metal leaves none for a CPU that it never brought
+    /// up, and readers give the notes to the CPUs that are up, in order.
+    pub fn has_note(&self) -> bool {
+        self.id == 0 || self.state != VcpuState::NeverRan
+    }
+
     fn unknown(id: u32, va: VirtAddr) -> Self {
         Self {
             id,
@@ -83,6 +92,7 @@ impl Vcpu {
             state: VcpuState::Unknown,
             regs: None,
             guessed: false,
+            offline: false,
             vmcb: None,
             control: None,
             translated: false,
@@ -126,7 +136,13 @@ fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &Tops, layout: Option<&Vmcor
     }
     let mut certain = true;
     for v in all.values_mut().flatten() {
+        let never_ran = runstates.never_ran(&v.bytes);
+        v.offline = runstates.is_offline(&v.bytes);
         if v.translated {
+            if never_ran {
+                v.state = VcpuState::NeverRan;
+                continue;
+            }
             let held = dirty.holds(v);
             certain &= v.take_translated(tops, saved_at, held);
             continue;
@@ -134,7 +150,6 @@ fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &Tops, layout: Option<&Vmcor
         let running = tops.iter().find(|(_, t)| t.current == v.va && t.regs.is_some());
         let left =
             tops.get_key_value(&v.processor).filter(|(_, t)| t.idle() && t.regs.is_some_and(|r| !saved.contains(&r)));
-        let never_ran = runstates.never_ran(&v.bytes);
         let left = left.filter(|_| !never_ran);
         let own = saved_at.and_then(|at| UserRegs::parse(&v.bytes, at));
         // One that never left its CPU has nothing saved, whatever seems to be dirty_cpu.

@@ -9,6 +9,7 @@ use crate::units::{MAX_FRAME, Mfn};
 use crate::xen::m2p::M2p;
 use crate::xen::{Domain, Host};
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Frames that one task looks at.
@@ -28,6 +29,16 @@ impl Inverted {
     /// Looks at all frames of the machine for those of the domain.
     pub fn read(host: &Host<'_>, domain: &Domain) -> Self {
         Self::read_all(host, &[domain]).pop().unwrap_or_default()
+    }
+
+    /// Nobody's.
+    pub const NOTHING: &Self = &Self { frames: Vec::new() };
+
+    /// The same for all domains in one pass over the frame table, by id.
+    pub fn of_all(host: &Host<'_>) -> BTreeMap<u16, Self> {
+        let all: Vec<&Domain> = host.domains.iter().collect();
+        let ids = all.iter().map(|d| d.id);
+        ids.zip(Self::read_all(host, &all)).collect()
     }
 
     /// The same for several domains at once, in their order.

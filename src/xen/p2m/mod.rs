@@ -76,6 +76,27 @@ pub struct P2mCheck {
     pub repaired: BTreeMap<&'static str, u64>,
 }
 
+impl std::fmt::Display for P2mCheck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "P2M: {} entries from the {}, {} confirmed by the M2P", self.believed, self.source, self.m2p_agrees)?;
+        if let Some(owned) = self.owned {
+            write!(f, ", of {owned} pages that it owns")?;
+        }
+        let rest = [
+            (self.m2p_disagrees, "not confirmed"),
+            (self.by_m2p_only, "by the M2P's word alone"),
+            (self.foreign, "foreign"),
+            (self.identity, "identity"),
+            (self.not_owned, "not its own"),
+            (self.beyond_machine, "beyond the machine"),
+            (self.aliases, "repeated"),
+            (self.unreadable, "unreadable"),
+        ];
+        rest.iter().filter(|r| r.0 > 0).try_for_each(|(n, what)| write!(f, "; {n} {what}"))?;
+        self.repaired.iter().try_for_each(|(source, n)| write!(f, "; {n} repaired from the {source}"))
+    }
+}
+
 /// A P2M that the kernel keeps for itself: an array of all entries in its address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnList {
