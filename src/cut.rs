@@ -1,6 +1,6 @@
 //! The whole way: a dump in, a domain's dump out, a report of what happened.
 
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::linux::kernel::Landmarks;
 use crate::linux::names::Names;
 use crate::linux::{Found, Kernel, marks, note, own_list, toolstack};
@@ -15,6 +15,7 @@ use crate::sink::notes::NoteBlob;
 use crate::sink::{Output, elf, kdump};
 use crate::source::{MachineMemory, ReadAt, Vmcore};
 use crate::units::{Pfn, VirtAddr};
+use crate::vmcoreinfo::Vmcoreinfo;
 use crate::xen::cpu::cpus as physical_cpus;
 use crate::xen::p2m::Help;
 use crate::xen::p2m::inverted::Inverted;
@@ -157,21 +158,43 @@ impl Cutter<'_> {
         self.pool.install(|| own_list::read(self.host, domain, self.options.symbols.as_ref(), &help))
     }
 
+    /// What the user gave is of one kernel; where several domains are cut, others do without it, and it is said.
+    fn not_this_kernels(&self, error: Error, report: &mut Report) -> Result<()> {
+        if !self.several || error.kind() != Kind::Usage {
+            return Err(error);
+        }
+        report.warnings.push(error.to_string());
+        Ok(())
+    }
+
     fn cut(&self, domain: &Domain, out: Output) -> Result<Report> {
         let Self { host, options, pool, progress, .. } = self;
         let mut report = Report::new(host, domain);
         progress.stage("reading the P2M", None);
         let p2m = self.p2m(domain)?;
         report.p2m(&p2m);
+        if !p2m.translated && domain.shared_info.as_ref().is_some_and(|s| s.p2m_changing) {
+            report
+                .warnings
+                .push("the kernel was changing the mapping of its P2M; entries of that moment may be old".into());
+        }
         let cpus = vcpus(host, &[domain]).remove(&domain.id).unwrap_or_default();
         report.vcpus(&cpus, physical_cpus(host));
 
         progress.stage("finding the kernel", None);
         let kernel = Kernel::find(host, domain, &p2m);
         let landmarks = pool.install(|| kernel.as_ref().map(Kernel::landmarks)).unwrap_or_default();
-        let found = kernel.as_ref().map(|k| pool.install(|| vmcoreinfo(k, host, &landmarks, options))).transpose()?;
+        let given = (options.vmcoreinfo.as_ref(), options.vmlinux.as_deref());
+        let info = |k, given| pool.install(|| vmcoreinfo(k, host, &landmarks, given));
+        let info =
+            |k| info(k, given).or_else(|e| self.not_this_kernels(e, &mut report).and_then(|()| info(k, (None, None))));
+        let found = kernel.as_ref().map(info).transpose()?;
         let found = report.vmcoreinfo(found);
-        let find_names = |k| Names::find(k, found.as_ref(), options.symbols.as_ref());
+        let find_names = |k, given| Names::find(k, found.as_ref(), given);
+        let find_names = |k| {
+            let given = options.symbols.as_ref();
+            find_names(k, given).or_else(|e| self.not_this_kernels(e, &mut report).and_then(|()| find_names(k, None)))
+        };
         let names = kernel.as_ref().map(find_names).transpose()?;
 
         progress.stage("reading struct pages", None);
@@ -237,10 +260,10 @@ fn vmcoreinfo(
     kernel: &Kernel<'_>,
     host: &Host<'_>,
     landmarks: &Landmarks,
-    options: &Options,
+    (given, vmlinux): (Option<&Vmcoreinfo>, Option<&Path>),
 ) -> Result<Result<Found, Vec<String>>> {
     let found = note::find(kernel, host.notes.linux.as_ref(), &landmarks.notes);
-    if let Some(given) = &options.vmcoreinfo {
+    if let Some(given) = given {
         // What it does not say, the kernel's own may.
         let own = found.ok();
         let info = given.clone().or(own.as_ref().map(|f| &f.info));
@@ -249,7 +272,7 @@ fn vmcoreinfo(
         let wrong = |why| Error::Usage(format!("the given VMCOREINFO is not of the kernel in the dump: it {why}"));
         return believed.map(|f| Ok(Found { pages, ..f })).map_err(wrong);
     }
-    match (found, &options.vmlinux) {
+    match (found, vmlinux) {
         (Err(reasons), Some(path)) => made(kernel, path, reasons),
         (found, _) => Ok(found),
     }

@@ -6,6 +6,7 @@
 //! | 0xc18 | arch.pfn_to_mfn_frame_list_list: MFN of the P2M tree's top; 0 not set up, ~0 on purpose not there |
 //! | 0xc28 | arch.p2m_cr3: machine address of the kernel's root table (Linux 3.19 and later) |
 //! | 0xc30 | arch.p2m_vaddr: where the linear P2M is mapped |
+//! | 0xc38 | arch.p2m_generation: odd while the kernel changes the mapping of the linear P2M |
 
 use crate::bytes::u64_at;
 use crate::units::{MachineAddr, Mfn, VirtAddr};
@@ -23,6 +24,8 @@ pub struct SharedInfo {
     pub p2m_cr3: MachineAddr,
     /// The linear P2M.
     pub p2m_vaddr: VirtAddr,
+    /// Whether the kernel was changing the linear P2M's mapping.
+    pub p2m_changing: bool,
 }
 
 impl SharedInfo {
@@ -37,6 +40,7 @@ impl SharedInfo {
             frame_list_list: Mfn(word(0xc18)?),
             p2m_cr3: MachineAddr(word(0xc28)?),
             p2m_vaddr: VirtAddr(word(0xc30)?),
+            p2m_changing: word(0xc28)? != 0 && word(0xc38)? & 1 != 0,
         })
     }
 
