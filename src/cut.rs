@@ -13,7 +13,7 @@ use crate::plan::selection::{Known, Selection};
 use crate::report::Report;
 use crate::sink::notes::NoteBlob;
 use crate::sink::{Output, elf, kdump};
-use crate::source::{MachineMemory, ReadAt, Vmcore};
+use crate::source::{self, ReadAt, Vmcore};
 use crate::units::{Pfn, VirtAddr};
 use crate::vmcoreinfo::Vmcoreinfo;
 use crate::xen::cpu::cpus as physical_cpus;
@@ -73,15 +73,13 @@ fn with_host<T>(
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|e| Error::Usage(format!("{} threads: {e}", options.threads)))?;
     progress.stage("reading headers and notes", None);
-    let mut core = Vmcore::parse(source)?;
-    let segments = core.take_segments(source.len());
-    let mem = MachineMemory::new(source, segments);
+    let (core, mem) = source::read(source)?;
     progress.stage("reading Xen's structures", None);
     let done = Host::open_with(&mem, &core, options.xen_syms.as_ref()).and_then(|host| {
         let (inverted, machine) = (OnceLock::new(), OnceLock::new());
         work(&Cutter { host: &host, core: &core, options, pool: &pool, progress, several, inverted, machine })
     });
-    done.map_err(|e| e.in_file(mem.segments().cut_off))
+    done.map_err(|e| e.in_file(mem.map().cut_off()))
 }
 
 /// Cuts domains of one host.

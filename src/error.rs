@@ -43,8 +43,10 @@ pub enum Error {
     /// An option's value does not fit.
     #[error("{0}")]
     Usage(String),
-    /// The file is not an ELF file at all.
-    #[error("not an ELF file: it begins with {magic}; a full Xen vmcore as kdump saves it is needed")]
+    /// The file is of no format that is known.
+    #[error(
+        "not an ELF file, nor kdump-compressed or flattened: it begins with {magic}; a full Xen vmcore as kdump or makedumpfile saves it is needed"
+    )]
     NotElf {
         /// The first bytes in hex.
         magic: String,
@@ -104,6 +106,9 @@ pub enum Error {
         /// What could not be done without them.
         source: Box<Error>,
     },
+    /// The user insisted on sound input.
+    #[error("the input is damaged, and --strict was given: {0}")]
+    Strict(String),
     /// The user insisted on a dump level that cannot be applied in full.
     #[error("{0}")]
     Level(String),
@@ -162,10 +167,18 @@ impl Error {
 /// Why a piece of machine memory cannot be had. It is never taken for zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Absence {
-    /// No PT_LOAD covers it: the crash kernel's own area, a device, or not RAM.
+    /// No PT_LOAD or bitmap covers it: the crash kernel's own area, a device, or not RAM.
     NotInDump,
-    /// A PT_LOAD covers it but the file ends before it.
+    /// It is covered but the file ends before it.
     CutOff,
+    /// Whoever wrote the dump left it out.
+    Excluded,
+    /// The dump's writer ran out of space before it.
+    Incomplete,
+    /// It is in a part of a split dump that was not given.
+    NotInSet,
+    /// Its descriptor, or its compressed bytes, make no sense.
+    Damaged,
     /// The operating system could not read it.
     IoError,
 }
@@ -173,8 +186,12 @@ pub enum Absence {
 impl std::fmt::Display for Absence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::NotInDump => "is in no PT_LOAD of the dump",
+            Self::NotInDump => "is in no memory that the dump describes",
             Self::CutOff => "lies past the end of the file: the dump is cut short",
+            Self::Excluded => "was excluded by the dump's own level",
+            Self::Incomplete => "was not written: the dump is incomplete",
+            Self::NotInSet => "is in a part of the split dump that was not given",
+            Self::Damaged => "is damaged in the dump",
             Self::IoError => "could not be read",
         })
     }

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::linux::{Kernel, note, own_list, toolstack};
 use crate::report::{VcpuReport, size};
-use crate::source::{MachineMemory, ReadAt, Vmcore};
+use crate::source::ReadAt;
 use crate::units::PAGE_BYTES;
 use crate::xen::cpu::{PhysicalCpu, cpus};
 use crate::xen::notes::Origin;
@@ -112,9 +112,8 @@ impl Info {
     /// # Errors
     /// As [`Self::read`], and [`crate::Error::Usage`] for a `xen-syms` of another build.
     pub fn read_with(source: &dyn ReadAt, syms: Option<&XenSyms>) -> Result<Self> {
-        let mut core = Vmcore::parse(source)?;
-        let mem = MachineMemory::new(source, core.take_segments(source.len()));
-        let host = Host::open_with(&mem, &core, syms).map_err(|e| e.in_file(mem.segments().cut_off))?;
+        let (core, mem) = crate::source::read(source)?;
+        let host = Host::open_with(&mem, &core, syms).map_err(|e| e.in_file(mem.map().cut_off()))?;
         let pages = Survey::take(&host);
         let mut registers = vcpus(&host, &host.domains.iter().collect::<Vec<_>>());
         let mut warnings = host.warnings.clone();
@@ -180,7 +179,7 @@ impl Info {
             domains,
             pages,
             bytes: source.len(),
-            cut_off_bytes: mem.segments().cut_off,
+            cut_off_bytes: mem.map().cut_off(),
             warnings,
         })
     }

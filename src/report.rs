@@ -178,8 +178,8 @@ impl Report {
                 id: source_id(host),
                 bytes: mem.source().len(),
                 hole_bytes: mem.source().holes().total(),
-                cut_off_bytes: mem.segments().cut_off,
-                overlapping_bytes: mem.segments().overlapping,
+                cut_off_bytes: mem.map().cut_off(),
+                overlapping_bytes: mem.map().overlapping(),
                 page_state_bit: host.state_bits.shift(),
                 page_state_votes: host.state_votes,
                 pdx_linear: host.frames.pdx().is_linear(),
@@ -188,7 +188,7 @@ impl Report {
             ..Self::default()
         };
         report.domain.id = domain.id;
-        let cut_off = mem.segments().cut_off;
+        let cut_off = mem.map().cut_off();
         if cut_off > 0 {
             report
                 .warnings

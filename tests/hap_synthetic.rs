@@ -13,7 +13,7 @@ use synth::hap::{DIRECT, EMPTY, FOREIGN, Format, GRANT, Hap, LARGE, SHARED_INFO}
 use synth::{Dump, Leaves, Machine, Xen};
 use xdump_cut::options::{Options, Which};
 use xdump_cut::plan::level::Level;
-use xdump_cut::source::segments::Place;
+use xdump_cut::source::container::Place;
 use xdump_cut::source::{MachineMemory, Vmcore};
 use xdump_cut::units::{Mfn, Pfn};
 use xdump_cut::xen::p2m::P2mCheck;
@@ -108,7 +108,7 @@ fn without_a_root_the_m2p_tells() {
     let at = Cell::new(0);
     read(&dump, |host, _| {
         let root = host.domains[1].hap.unwrap().mfn.addr().unwrap();
-        let (Place::File(place), _) = host.memory().segments().find(root) else { panic!("no root in the dump") };
+        let (Place::File(place), _) = host.memory().map().find(root) else { panic!("no root in the dump") };
         at.set(place.0 as usize);
     });
     // No entry of the root is one.

@@ -15,8 +15,8 @@ use xdump_cut::pipeline::Silent;
 use xdump_cut::plan::level::Level;
 use xdump_cut::report::Report;
 use xdump_cut::sink::Output;
+use xdump_cut::source::container::Place;
 use xdump_cut::source::holes::Holes;
-use xdump_cut::source::segments::Place;
 use xdump_cut::source::{MachineMemory, OpenOptions, ReadAt, Vmcore, open as open_dump};
 use xdump_cut::units::{FileOffset, MachineAddr, Mfn, VirtAddr};
 use xdump_cut::xen::paging::AddressSpace;
@@ -143,7 +143,7 @@ fn run(fixture: &Fixture, source: &dyn ReadAt, domain: u16) -> Result<(Report, B
 
 /// Where the file has a machine address.
 fn in_file(mem: &MachineMemory<'_>, address: u64) -> u64 {
-    match mem.segments().find(MachineAddr(address)).0 {
+    match mem.map().find(MachineAddr(address)).0 {
         Place::File(offset) => offset.0,
         other => panic!("{address:#x} is {other:?}"),
     }

@@ -11,7 +11,7 @@ use crate::error::Absence;
 use crate::linux::Kernel;
 use crate::linux::marks::Mark;
 use crate::source::MachineMemory;
-use crate::source::segments::Place;
+use crate::source::container::Place;
 use crate::units::{Mfn, PAGE_BYTES, PAGE_SIZE, Page, Pfn};
 use crate::xen::own::Own;
 use crate::xen::p2m::Run;
@@ -202,13 +202,13 @@ fn split_by_presence(
     while at < run.len {
         let mfn = Mfn(run.mfn.0 + at);
         let Some(addr) = mfn.addr() else { break };
-        let (place, bytes) = mem.segments().find(addr);
+        let (place, bytes) = mem.map().find(addr);
         // Less than a page: it straddles segments, and is there only if all of it is.
         let pages = (bytes / PAGE_BYTES).clamp(1, run.len - at);
         let place = match place {
-            Place::File(_) | Place::Zeros if bytes < PAGE_BYTES => mem.read(addr, &mut [0; PAGE_SIZE]),
-            Place::File(_) | Place::Zeros => Ok(()),
             Place::Absent(why) => Err(why),
+            _ if bytes < PAGE_BYTES => mem.read(addr, &mut [0; PAGE_SIZE]),
+            _ => Ok(()),
         };
         match place {
             Ok(()) => {

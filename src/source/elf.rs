@@ -1,5 +1,6 @@
 //! The ELF64 vmcore: header, program headers (also past 65,535), notes.
 
+use super::kdump::Header;
 use super::notes::{Note, Notes};
 use super::segments::{Load, Segments};
 use super::storage::ReadAt;
@@ -20,12 +21,16 @@ const MOST_NOTE_BYTES: u64 = 64 << 20;
 const MOST_HEADERS: u32 = 1 << 24;
 
 /// The parts of a vmcore file.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Vmcore {
     loads: Vec<Load>,
     note_segments: Vec<(Vec<u8>, u64)>,
     /// What is odd about the container, for the report.
     pub oddities: Vec<String>,
+    /// Whether makedumpfile says of itself that it could not write all (`e_flags` bit 0: DUMP_ELF_INCOMPLETE).
+    pub incomplete: bool,
+    /// One more than the last byte of headers and notes.
+    headers_end: u64,
 }
 
 impl Vmcore {
@@ -83,7 +88,8 @@ impl Vmcore {
         }
         let mut table = vec![0; bytes as usize];
         source.read_exact_at(FileOffset(phoff), &mut table).map_err(|e| Error::read("the program headers", e))?;
-        let mut core = Self { loads: Vec::new(), note_segments: Vec::new(), oddities: Vec::new() };
+        let mut core = Self { incomplete: ehdr.get(48).is_some_and(|f| f & 1 != 0), ..Self::default() };
+        core.headers_end = (phoff + bytes).max(shoff.saturating_add(SHDR_SIZE as u64));
         for phdr in table.chunks_exact(PHDR_SIZE) {
             core.program_header(source, phdr)?;
         }
@@ -108,32 +114,82 @@ impl Vmcore {
                 }
             }
             Some(PT_NOTE) => {
-                let present = source.len().saturating_sub(offset).min(file_size);
-                if present < file_size {
-                    self.oddities.push(format!("{} of {file_size} bytes of notes are cut off", file_size - present));
-                }
-                let before: u64 = self.note_segments.iter().map(|s| s.0.len() as u64).sum();
-                if before + present > MOST_NOTE_BYTES {
-                    let why = format!("{} bytes of notes or more; no host has so many", before + present);
-                    return Err(Error::damaged("PT_NOTE", why));
-                }
-                if present == 0 {
-                    return Ok(());
-                }
-                let mut notes = vec![0; present as usize];
-                source.read_exact_at(FileOffset(offset), &mut notes).map_err(|e| Error::read("the notes", e))?;
-                let mut walk = Notes::new(&notes, word(48));
-                let count = walk.by_ref().count();
-                if walk.rest().iter().any(|b| *b != 0) {
-                    let rest = walk.rest().len();
-                    self.oddities
-                        .push(format!("{rest} bytes behind {count} notes are no note; what they held is unknown"));
-                }
-                self.note_segments.push((notes, word(48)));
+                self.take_notes(source, FileOffset(offset), file_size, word(48))?;
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// Reads `size` bytes of notes, or as many as the file has.
+    fn take_notes(&mut self, source: &dyn ReadAt, at: FileOffset, size: u64, align: u64) -> Result<()> {
+        let present = source.len().saturating_sub(at.0).min(size);
+        if present < size {
+            self.oddities.push(format!("{} of {size} bytes of notes are cut off", size - present));
+        }
+        let before: u64 = self.note_segments.iter().map(|s| s.0.len() as u64).sum();
+        if before + present > MOST_NOTE_BYTES {
+            let why = format!("{} bytes of notes or more; no host has so many", before + present);
+            return Err(Error::damaged("notes", why));
+        }
+        if present == 0 {
+            return Ok(());
+        }
+        let mut notes = vec![0; present as usize];
+        source.read_exact_at(at, &mut notes).map_err(|e| Error::read("the notes", e))?;
+        let mut walk = Notes::new(&notes, align);
+        let count = walk.by_ref().count();
+        if walk.rest().iter().any(|b| *b != 0) {
+            let rest = walk.rest().len();
+            self.oddities.push(format!("{rest} bytes behind {count} notes are no note; what they held is unknown"));
+        }
+        self.note_segments.push((notes, align));
+        Ok(())
+    }
+
+    /// The notes of a kdump-compressed file. One of version 3 has the kernel's VMCOREINFO alone, and no note around it.
+    pub(super) fn of_kdump(source: &dyn ReadAt, header: &Header) -> Result<Self> {
+        let mut core = Self { incomplete: header.incomplete, ..Self::default() };
+        match (header.notes, header.vmcoreinfo) {
+            (Some((at, size)), _) => core.take_notes(source, at, size, 4)?,
+            (None, Some((at, size))) => {
+                let size = usize::try_from(size.min(source.len().saturating_sub(at.0)).min(MOST_NOTE_BYTES));
+                let mut text = vec![0; size.unwrap_or_default()];
+                source.read_exact_at(at, &mut text).map_err(|e| Error::read("VMCOREINFO", e))?;
+                let name: &[u8] =
+                    if text.starts_with(b"OSRELEASE=") { b"VMCOREINFO\0\0" } else { b"VMCOREINFO_XEN\0\0" };
+                let mut note = Vec::new();
+                [name.len() as u32, text.len() as u32, 0].iter().for_each(|n| note.extend(n.to_le_bytes()));
+                note.extend(name);
+                note.extend(text);
+                core.note_segments.push((note, 4));
+            }
+            (None, None) => {}
+        }
+        Ok(core)
+    }
+
+    /// Adds a further file of the same dump, of `len` bytes, which begins at `base` in the storage of them all.
+    pub(super) fn join(&mut self, other: Self, base: u64, len: u64) {
+        let mut lost = 0_u64;
+        self.loads.extend(other.loads.into_iter().filter_map(|l| {
+            let there = len.saturating_sub(l.offset.0).min(l.file_size);
+            if there == l.file_size {
+                return Some(Load { offset: l.offset.checked_add(base)?, ..l });
+            }
+            // What it lacks must not be taken from the next file, nor for zeros.
+            lost = lost.saturating_add(l.file_size - there);
+            let kept = Load { offset: l.offset.checked_add(base)?, file_size: there, mem_size: there, ..l };
+            Some(kept).filter(|l| l.mem_size > 0)
+        }));
+        if lost > 0 {
+            self.oddities.push(format!("a file of the split dump is cut short: {lost} bytes of memory are missing"));
+        }
+        self.incomplete |= other.incomplete;
+        if self.note_segments.is_empty() {
+            self.note_segments = other.note_segments;
+        }
+        self.oddities.extend(other.oddities);
     }
 
     /// All notes in order of the file.
@@ -144,6 +200,12 @@ impl Vmcore {
     /// Takes the PT_LOADs out and makes them searchable.
     pub fn take_segments(&mut self, file_len: u64) -> Segments {
         Segments::new(std::mem::take(&mut self.loads), file_len)
+    }
+
+    /// The most that the file can hold by its headers, in bytes.
+    pub(super) fn most_bytes(&self) -> u64 {
+        let ends = self.loads.iter().map(|l| l.offset.0.saturating_add(l.file_size));
+        ends.chain([self.headers_end]).max().unwrap_or(0)
     }
 }
 

@@ -1,16 +1,17 @@
 //! Machine memory: what the rest of the program reads from.
 
-use super::segments::{Place, Segments};
-use super::storage::ReadAt;
+use super::container::{Container, Place, Unpacked};
+use super::storage::{History, ReadAt};
 use crate::error::{Absence, Error, Result};
-use crate::units::{MachineAddr, Mfn, PAGE_BYTES, PAGE_SIZE, Page};
+use crate::units::{FileOffset, MachineAddr, Mfn, PAGE_BYTES, PAGE_SIZE, Page};
 use std::borrow::Cow;
 
 /// The host's memory as a dump holds it. Reads say [`Absence`] for what is not there; nothing absent is read as zero.
 #[derive(Debug)]
 pub struct MachineMemory<'a> {
     source: &'a dyn ReadAt,
-    segments: Segments,
+    map: Box<dyn Container + 'a>,
+    about: History,
 }
 
 /// A run of frames as read from the dump.
@@ -24,13 +25,28 @@ pub enum Run<'a> {
 
 impl<'a> MachineMemory<'a> {
     /// Joins storage and the map of it.
-    pub fn new(source: &'a dyn ReadAt, segments: Segments) -> Self {
-        Self { source, segments }
+    pub fn new(source: &'a dyn ReadAt, map: impl Container + 'a) -> Self {
+        Self { source, map: Box::new(map), about: History::default() }
+    }
+
+    /// The same with a word on what the dump is.
+    pub(super) fn with_losses(self, mut about: History) -> Self {
+        let lost = [
+            ("bytes missing at the end", self.map.cut_off()),
+            ("bytes that two headers claim", self.map.overlapping()),
+        ];
+        about.damage.extend(lost.iter().filter(|l| l.1 > 0).map(|(what, n)| ((*what).into(), *n)));
+        Self { about, ..self }
+    }
+
+    /// Its wrappers and its format, from the outside to the inside, and what is damaged in it.
+    pub fn history(&self) -> &History {
+        &self.about
     }
 
     /// The map of machine memory in the file.
-    pub fn segments(&self) -> &Segments {
-        &self.segments
+    pub fn map(&self) -> &(dyn Container + 'a) {
+        &*self.map
     }
 
     /// The storage below.
@@ -38,15 +54,18 @@ impl<'a> MachineMemory<'a> {
         self.source
     }
 
-    /// Fills `buf` from `addr` on, across segments.
+    /// Fills `buf` from `addr` on, across segments and pages.
     ///
     /// # Errors
     /// The first reason why a byte of it cannot be had.
     pub fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Absence> {
         let (mut addr, mut rest) = (addr, buf);
         while !rest.is_empty() {
-            let (place, len) = self.segments.find(addr);
-            let n = usize::try_from(len).unwrap_or(usize::MAX).min(rest.len());
+            let (place, len) = self.map.find(addr);
+            let mut n = usize::try_from(len).unwrap_or(usize::MAX).min(rest.len());
+            if place == Place::Packed {
+                n = n.min(PAGE_SIZE - addr.in_page());
+            }
             if n == 0 {
                 return Err(Absence::NotInDump);
             }
@@ -54,11 +73,21 @@ impl<'a> MachineMemory<'a> {
             match place {
                 Place::Zeros => part.fill(0),
                 Place::Absent(why) => return Err(why),
-                Place::File(at) => self.source.read_exact_at(at, part).map_err(|_| Absence::IoError)?,
+                Place::File(at) => self.source.read_exact_at(at, part).map_err(why)?,
+                Place::Packed => self.packed(addr, part)?,
             }
             rest = tail;
             addr = addr.checked_add(n as u64).ok_or(Absence::NotInDump)?;
         }
+        Ok(())
+    }
+
+    /// A part of a packed page.
+    fn packed(&self, addr: MachineAddr, part: &mut [u8]) -> Result<(), Absence> {
+        let mut page: Page = [0; PAGE_SIZE];
+        self.map.page(addr.mfn(), &mut page)?;
+        let from = addr.in_page();
+        part.copy_from_slice(page.get(from..from + part.len()).ok_or(Absence::NotInDump)?);
         Ok(())
     }
 
@@ -76,7 +105,7 @@ impl<'a> MachineMemory<'a> {
     /// Why it cannot be had.
     pub fn page(&self, mfn: Mfn) -> Result<Cow<'_, [u8]>, Absence> {
         let addr = mfn.addr().ok_or(Absence::NotInDump)?;
-        if let (Place::File(at), len) = self.segments.find(addr)
+        if let (Place::File(at), len) = self.map.find(addr)
             && len >= PAGE_BYTES
             && let Some(page) = self.source.slice(at, PAGE_SIZE)
         {
@@ -94,7 +123,7 @@ impl<'a> MachineMemory<'a> {
     /// Why the first frame cannot be had.
     pub fn run<'b>(&'b self, mfn: Mfn, count: usize, buf: &'b mut Vec<u8>) -> Result<(Run<'b>, usize), Absence> {
         let addr = mfn.addr().ok_or(Absence::NotInDump)?;
-        let (place, len) = self.segments.find(addr);
+        let (place, len) = self.map.find(addr);
         let n = usize::try_from(len / PAGE_BYTES).unwrap_or(usize::MAX).min(count);
         if n == 0 {
             // The frame straddles segments, or is not there at all.
@@ -102,24 +131,45 @@ impl<'a> MachineMemory<'a> {
             self.read(addr, buf)?;
             return Ok((Run::Bytes(buf), 1));
         }
-        let bytes = n * PAGE_SIZE;
         match place {
             Place::Zeros => Ok((Run::Zeros, n)),
             Place::Absent(why) => Err(why),
-            Place::File(at) if self.source.holes().covers(at.0, bytes as u64) => Ok((Run::Zeros, n)),
-            Place::File(at) => match self.source.slice(at, bytes) {
-                Some(slice) => Ok((Run::Bytes(slice), n)),
-                None => {
-                    buf.resize(bytes, 0);
-                    if self.source.read_exact_at(at, buf).is_ok() {
-                        return Ok((Run::Bytes(buf), n));
-                    }
-                    // A bad spot in the run: only the first frame, so that no good one is lost with it.
-                    buf.truncate(PAGE_SIZE);
-                    self.source.read_exact_at(at, buf).map_err(|_| Absence::IoError)?;
-                    Ok((Run::Bytes(buf), 1))
+            Place::File(at) => self.stored(at, n, buf),
+            Place::Packed => {
+                buf.clear();
+                match self.map.unpack(mfn, n, buf)? {
+                    Unpacked::Zeros(n) => Ok((Run::Zeros, n)),
+                    Unpacked::Pages(n) => Ok((Run::Bytes(buf), n)),
+                    Unpacked::File(at, n) => self.stored(at, n, buf),
                 }
-            },
+            }
         }
+    }
+
+    /// `n` frames that stand in the file as they are.
+    fn stored<'b>(&'b self, at: FileOffset, n: usize, buf: &'b mut Vec<u8>) -> Result<(Run<'b>, usize), Absence> {
+        let bytes = n * PAGE_SIZE;
+        if self.source.holes().covers(at.0, bytes as u64) {
+            return Ok((Run::Zeros, n));
+        }
+        if let Some(slice) = self.source.slice(at, bytes) {
+            return Ok((Run::Bytes(slice), n));
+        }
+        buf.resize(bytes, 0);
+        if self.source.read_exact_at(at, buf).is_ok() {
+            return Ok((Run::Bytes(buf), n));
+        }
+        // A bad spot in the run: only the first frame, so that no good one is lost with it.
+        buf.truncate(PAGE_SIZE);
+        self.source.read_exact_at(at, buf).map_err(why)?;
+        Ok((Run::Bytes(buf), 1))
+    }
+}
+
+/// Why bytes could not be read: storage that knows that they were lost says `UnexpectedEof`.
+pub(super) fn why(e: std::io::Error) -> Absence {
+    match e.kind() {
+        std::io::ErrorKind::UnexpectedEof => Absence::CutOff,
+        _ => Absence::IoError,
     }
 }

@@ -1,23 +1,73 @@
 //! What opens a file: storage, containers, and machine memory behind them.
 //!
-//! [`open`] finds out by content what a file is. [`ReadAt`] is the storage below (a mapping or positioned reads),
-//! [`elf`] the ELF64 vmcore on top of it, [`MachineMemory`] what the rest of the program sees: machine addresses.
+//! [`open`] finds out by content how a file is wrapped, [`read`] what is in it. [`ReadAt`] is the storage below (a mapping,
+//! positioned reads, a flattened stream, several files), [`Container`] a format on top of it ([`elf`], [`kdump`]), and
+//! [`MachineMemory`] what the rest of the program sees: machine addresses.
 
+pub mod container;
 pub mod elf;
 pub mod holes;
+pub mod kdump;
 pub mod machine;
 pub mod notes;
 pub mod segments;
+mod set;
 mod storage;
 mod unpack;
 
+pub use container::Container;
 pub use elf::Vmcore;
 pub use machine::MachineMemory;
-pub use storage::{FileSource, MapSource, ReadAt};
+pub use set::Set;
+pub use storage::{FileSource, History, MapSource, ReadAt};
 
 use crate::error::{Error, Result};
+use kdump::Header;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+
+/// Reads the headers and notes of a dump, ELF or kdump-compressed, in one file or several, and offers its memory.
+///
+/// # Errors
+/// [`Error::NotElf`], [`Error::WrongElf`], [`Error::Damaged`], [`Error::Usage`] for files that do not belong together.
+pub fn read(source: &dyn ReadAt) -> Result<(Vmcore, MachineMemory<'_>)> {
+    let alone = [(source, 0)];
+    let set: Vec<(&dyn ReadAt, u64)> = source.parts().iter().map(|(file, base)| (&**file, *base)).collect();
+    let files: &[(&dyn ReadAt, u64)] = if set.is_empty() { &alone } else { &set };
+    let mut about = source.history().clone();
+    let packed = files.iter().filter(|(file, _)| is_kdump(*file)).count();
+    if packed > 0 && packed < files.len() {
+        return Err(Error::Usage("some of the files given with --split are kdump-compressed, some are not".into()));
+    }
+    if packed > 0 {
+        let map = kdump::Kdump::open(files)?;
+        let with_notes = files.iter().find_map(|(file, _)| Header::read(*file).ok().map(|h| (*file, h)));
+        let core = with_notes.map(|(file, h)| Vmcore::of_kdump(file, &h)).transpose()?.unwrap_or_default();
+        about.layers.push(map.describe());
+        about.damage.extend(map.damage());
+        let mem = MachineMemory::new(source, map);
+        return Ok((core, mem.with_losses(about)));
+    }
+    let mut core = match files {
+        [(file, _)] => Vmcore::parse(*file)?,
+        _ => Vmcore::default(),
+    };
+    for (file, base) in files.iter().filter(|_| files.len() > 1) {
+        core.join(Vmcore::parse(*file)?, *base, file.len());
+    }
+    let count = if files.len() > 1 { format!(", {} files", files.len()) } else { String::new() };
+    about.layers.push(format!("ELF64{count}"));
+    if core.incomplete {
+        about.damage.push(("files whose writer ran out of space, by their own flag".into(), 1));
+    }
+    let segments = core.take_segments(source.len());
+    Ok((core, MachineMemory::new(source, segments).with_losses(about)))
+}
+
+fn is_kdump(source: &dyn ReadAt) -> bool {
+    let mut magic = [0; 8];
+    source.read_exact_at(Default::default(), &mut magic).is_ok() && magic == *kdump::SIGNATURE
+}
 
 /// How to open the input.
 #[derive(Clone, Debug, Default)]

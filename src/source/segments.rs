@@ -1,7 +1,8 @@
 //! Where machine memory lies in the file: PT_LOADs, sorted, without overlaps, clipped to what the file really holds.
 
+use super::container::Place;
 use crate::error::Absence;
-use crate::units::{FileOffset, MachineAddr, PAGE_BYTES};
+use crate::units::{FileOffset, MachineAddr};
 
 /// A PT_LOAD as the file states it, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,17 +15,6 @@ pub struct Load {
     pub file_size: u64,
     /// `p_memsz`; what it has beyond `p_filesz` reads as zeros, as the ELF rules say.
     pub mem_size: u64,
-}
-
-/// What stands at a machine address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// In the file from here on.
-    File(FileOffset),
-    /// Zeros that the file does not store.
-    Zeros,
-    /// Nothing.
-    Absent(Absence),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +68,7 @@ impl Segments {
             match e.place {
                 Place::Absent(_) => all.cut_off += e.end - e.start,
                 Place::Zeros => all.beyond_file_size += e.end - e.start,
-                Place::File(_) => {}
+                Place::File(_) | Place::Packed => {}
             }
         }
         all
@@ -137,12 +127,6 @@ impl Segments {
             }
             Some((MachineAddr(first.start), MachineAddr(end)))
         })
-    }
-
-    /// The frames that lie wholly in a range: first MFN and one more than the last, in order.
-    pub fn frames(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let frames = self.ranges().map(|(start, end)| (start.0.div_ceil(PAGE_BYTES), end.0 / PAGE_BYTES));
-        frames.filter(|(first, end)| first < end)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::units::FileOffset;
 use std::fmt::Debug;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
 /// Random access to the bytes of a dump, from many threads at once.
@@ -29,6 +29,39 @@ pub trait ReadAt: Send + Sync + Debug {
 
     /// The ranges that the file system has no blocks for: they read as zeros and need not be read.
     fn holes(&self) -> &Holes;
+
+    /// What the bytes went through before they came to be here.
+    fn history(&self) -> &History {
+        History::none()
+    }
+
+    /// The files of a split dump, each with where it begins in this storage; nothing for a single file.
+    fn parts(&self) -> &[(Box<dyn ReadAt>, u64)] {
+        &[]
+    }
+}
+
+/// How a dump was wrapped, and what was found damaged on the way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// Wrappers from the outside to the inside: `zstd`, `flattened`.
+    pub layers: Vec<String>,
+    /// What is wrong, and how much of it.
+    pub damage: Vec<(String, u64)>,
+}
+
+impl History {
+    /// A plain file.
+    pub fn none() -> &'static Self {
+        static NONE: History = History { layers: Vec::new(), damage: Vec::new() };
+        &NONE
+    }
+
+    /// What lies within, behind this.
+    pub fn then(&mut self, inner: &Self) {
+        self.layers.extend(inner.layers.iter().cloned());
+        self.damage.extend(inner.damage.iter().cloned());
+    }
 }
 
 /// A file read with `pread`.
@@ -37,6 +70,7 @@ pub struct FileSource {
     file: File,
     len: u64,
     holes: Holes,
+    history: History,
 }
 
 impl FileSource {
@@ -47,7 +81,17 @@ impl FileSource {
     pub fn new(file: File) -> Result<Self> {
         let meta = file.metadata().map_err(|e| Error::read("the dump's size", e))?;
         let holes = Holes::of(&file, &meta);
-        Ok(Self { len: meta.len(), file, holes })
+        let len = match meta.len() {
+            // A device says its size only to those who go to its end; /proc/vmcore says it in its metadata.
+            0 if !meta.is_file() => (&file).seek(SeekFrom::End(0)).map_err(|e| Error::read("the device's size", e))?,
+            len => len,
+        };
+        Ok(Self { len, file, holes, history: History::default() })
+    }
+
+    /// The same with a word on where it comes from.
+    pub(super) fn with_history(self, history: History) -> Self {
+        Self { history, ..self }
     }
 
     pub(super) fn file(&self) -> &File {
@@ -71,6 +115,10 @@ impl ReadAt for FileSource {
     fn holes(&self) -> &Holes {
         &self.holes
     }
+
+    fn history(&self) -> &History {
+        &self.history
+    }
 }
 
 /// A file mapped as a whole.
@@ -78,6 +126,7 @@ impl ReadAt for FileSource {
 pub struct MapSource {
     map: memmap2::Mmap,
     holes: Holes,
+    history: History,
 }
 
 impl MapSource {
@@ -88,13 +137,15 @@ impl MapSource {
         if source.len == 0 {
             return Err(source);
         }
+        // A device's mapping does not know its size.
+        let Ok(len) = usize::try_from(source.len) else { return Err(source) };
         // SAFETY: the mapping is private to this process and never written. Another process that truncates the file
         // causes SIGBUS, which `open` documents as the caller's contract; one that changes it makes us read other
         // bytes, and nothing here relies on two reads being equal: every value is checked after it was copied out.
         #[allow(unsafe_code)]
-        let map = unsafe { memmap2::MmapOptions::new().map(&source.file) };
+        let map = unsafe { memmap2::MmapOptions::new().len(len).map(&source.file) };
         match map {
-            Ok(map) => Ok(Self { map, holes: source.holes }),
+            Ok(map) => Ok(Self { map, holes: source.holes, history: source.history }),
             Err(_) => Err(source),
         }
     }
@@ -117,6 +168,10 @@ impl ReadAt for MapSource {
 
     fn holes(&self) -> &Holes {
         &self.holes
+    }
+
+    fn history(&self) -> &History {
+        &self.history
     }
 }
 

@@ -176,10 +176,9 @@ fn hypervisor_space<'a>(
 fn find_state_bits(frames: &FrameTable<'_>, mem: &MachineMemory<'_>) -> Option<(StateBits, u64)> {
     let (mut before, mut since) = (0_u64, 0_u64);
     let mut cursor = frames.cursor();
-    let total: u64 = mem.segments().frames().map(|(first, end)| end - first).sum();
+    let total: u64 = mem.map().frames().map(|(first, end)| end - first).sum();
     let step = total.div_ceil(STATE_SAMPLE).max(STATE_BLOCK);
-    let blocks =
-        mem.segments().frames().flat_map(|(first, end)| (first..end).step_by(step as usize).map(move |b| (b, end)));
+    let blocks = mem.map().frames().flat_map(|(first, end)| (first..end).step_by(step as usize).map(move |b| (b, end)));
     for (first, end) in blocks {
         for mfn in first..end.min(first + STATE_BLOCK) {
             match cursor.look(Mfn(mfn)).info().and_then(|p| StateBits::proven_by(p.count)) {

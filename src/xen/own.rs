@@ -55,7 +55,7 @@ impl Own {
 /// Looks at all frames that the dump has for Xen's. Frames in the P2M of `domain` are not among them.
 pub fn read(host: &Host<'_>, domain: &Domain, p2m: &P2m) -> Own {
     let bound = host.frames.max_page().min(MOST_FRAMES);
-    let ranges = host.memory().segments().ranges();
+    let ranges = host.memory().map().ranges();
     let ranges = ranges.map(|(a, b)| (a.0.div_ceil(PAGE_BYTES), (b.0 / PAGE_BYTES).min(bound)));
     let parts = ranges.flat_map(|(start, end)| {
         (start..end).step_by(PART as usize).map(move |first| (first, first.saturating_add(PART).min(end)))

@@ -45,7 +45,7 @@ pub struct Survey {
 impl Survey {
     /// Counts.
     pub fn take(host: &Host<'_>) -> Self {
-        let ranges: Vec<(u64, u64)> = host.memory().segments().frames().collect();
+        let ranges: Vec<(u64, u64)> = host.memory().map().frames().collect();
         let total: u64 = ranges.iter().map(|(a, b)| b - a).sum();
         let step = total.div_ceil(BLOCK).div_ceil(MOST_BLOCKS).max(1);
         // Every step-th block of each range, as tasks of some blocks.

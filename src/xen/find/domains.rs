@@ -78,7 +78,7 @@ pub(in crate::xen) fn find(xen: &mut Hypervisor<'_>) -> Result<()> {
 
 /// What stands in `_domain`, with the number of pages, of a sample of the dump's frames.
 fn owners(xen: &Hypervisor<'_>) -> BTreeMap<u64, u64> {
-    let ranges = || xen.memory().segments().ranges().map(|(start, end)| (start.0 / PAGE_BYTES, end.0 / PAGE_BYTES));
+    let ranges = || xen.memory().map().ranges().map(|(start, end)| (start.0 / PAGE_BYTES, end.0 / PAGE_BYTES));
     let blocks: u64 = ranges().map(|(start, end)| end.saturating_sub(start).div_ceil(BLOCK)).sum();
     let step = blocks.div_ceil(MOST_BLOCKS).max(1);
     let mut owners = BTreeMap::new();

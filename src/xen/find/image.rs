@@ -45,8 +45,7 @@ pub(super) fn find<'a>(mem: &'a MachineMemory<'a>, cpus: &[CpuNote], syms: Optio
     let own = syms.and_then(XenSyms::base).into_iter().filter(|b| LAYOUTS.iter().all(|l| l.0 != *b));
     let layouts: Vec<(u64, u64)> = LAYOUTS.into_iter().chain(own.map(|b| (b, LAYOUTS[0].1))).collect();
     let of_cpus = cpus.iter().filter_map(|c| c.cr3).map(|cr3| MachineAddr(cr3 & PTE_FRAME_MASK).mfn());
-    let all =
-        mem.segments().ranges().flat_map(|(start, end)| start.0.div_ceil(PAGE_BYTES)..end.0.min(LOW) / PAGE_BYTES);
+    let all = mem.map().ranges().flat_map(|(start, end)| start.0.div_ceil(PAGE_BYTES)..end.0.min(LOW) / PAGE_BYTES);
     let tables = of_cpus.chain(all.map(Mfn)).filter(|mfn| leads_back(mem, *mfn)).take(MOST_TRIES);
     tables.flat_map(|root| layouts.iter().map(move |l| (root, *l))).find_map(|(root, layout)| {
         let space = AddressSpace::new(mem, root);

@@ -97,7 +97,7 @@ const BIGMEM_FRAMES: u64 = 0xffff_8300_0000_0000;
 
 /// One more than the last frame that the dump's headers describe: max_page is never larger.
 fn frames_end(mem: &MachineMemory<'_>) -> u64 {
-    mem.segments().ranges().map(|(_, end)| end.0 / PAGE_BYTES).max().unwrap_or(0)
+    mem.map().ranges().map(|(_, end)| end.0 / PAGE_BYTES).max().unwrap_or(0)
 }
 
 /// max_page, by the frame table's own entries: firmware and devices that QEMU saves with the memory have none.
@@ -115,7 +115,7 @@ fn max_page(mem: &MachineMemory<'_>, space: &AddressSpace<'_>, info: Vmcoreinfo,
     let mut cursor = frames.cursor();
     let mut has = |mfn: u64| cursor.look(Mfn(mfn)).info().is_some();
     // QEMU's firmware ends at 4 GiB, where RAM may go on.
-    let parts = mem.segments().ranges().flat_map(|(start, end)| {
+    let parts = mem.map().ranges().flat_map(|(start, end)| {
         let (start, end) = (start.0.div_ceil(PAGE_BYTES), end.0 / PAGE_BYTES);
         [(start, end.min(FOUR_GIB)), (start.max(FOUR_GIB), end)]
     });

@@ -1,0 +1,63 @@
+//! Several files as one storage: the parts of a split dump.
+
+use super::holes::Holes;
+use super::storage::{History, ReadAt};
+use crate::units::{FileOffset, PAGE_BYTES};
+use std::io;
+
+/// Files one behind the other, each from a multiple of the page size on. What lies between is no part of any.
+#[derive(Debug)]
+pub struct Set {
+    parts: Vec<(Box<dyn ReadAt>, u64)>,
+    len: u64,
+    history: History,
+}
+
+impl Set {
+    /// Joins them in this order.
+    pub fn new(files: Vec<Box<dyn ReadAt>>) -> Self {
+        let (mut parts, mut len, mut history) = (Vec::new(), 0_u64, History::default());
+        for file in files {
+            history.then(file.history());
+            let end = len.saturating_add(file.len()).checked_next_multiple_of(PAGE_BYTES).unwrap_or(u64::MAX);
+            parts.push((file, len));
+            len = end;
+        }
+        history.layers.dedup();
+        Self { parts, len, history }
+    }
+
+    fn part(&self, at: FileOffset) -> Option<(&dyn ReadAt, FileOffset)> {
+        let next = self.parts.partition_point(|p| p.1 <= at.0);
+        let (file, start) = self.parts.get(next.checked_sub(1)?)?;
+        Some((&**file, FileOffset(at.0 - start)))
+    }
+}
+
+impl ReadAt for Set {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_exact_at(&self, at: FileOffset, buf: &mut [u8]) -> io::Result<()> {
+        let (file, at) = self.part(at).ok_or(io::ErrorKind::UnexpectedEof)?;
+        file.read_exact_at(at, buf)
+    }
+
+    fn slice(&self, at: FileOffset, len: usize) -> Option<&[u8]> {
+        let (file, at) = self.part(at)?;
+        file.slice(at, len)
+    }
+
+    fn holes(&self) -> &Holes {
+        Holes::none()
+    }
+
+    fn history(&self) -> &History {
+        &self.history
+    }
+
+    fn parts(&self) -> &[(Box<dyn ReadAt>, u64)] {
+        &self.parts
+    }
+}
