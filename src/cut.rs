@@ -1,6 +1,6 @@
 //! The whole way: a dump in, a domain's dump out, a report of what happened.
 
-use crate::error::{Kind, Result};
+use crate::error::{Absence, Kind, Result};
 use crate::linux::kernel::Landmarks;
 use crate::linux::names::Names;
 use crate::linux::{Found, Kernel, marks, note, own_list, toolstack};
@@ -74,6 +74,10 @@ fn with_host<T>(
     let pool = pool.map_err(|e| Error::Usage(format!("{} threads: {e}", options.threads)))?;
     progress.stage("reading headers and notes", None);
     let (core, mem) = source::read(source)?;
+    if options.strict {
+        mem.history().must_be_sound()?;
+        sound_notes(&core)?;
+    }
     progress.stage("reading Xen's structures", None);
     let done = Host::open_with(&mem, &core, options.xen_syms.as_ref()).and_then(|host| {
         let (inverted, machine) = (OnceLock::new(), OnceLock::new());
@@ -214,6 +218,9 @@ impl Cutter<'_> {
         }
         let list = layout::frame_list_list(host, domain);
         report.plan(&plan, list);
+        if options.strict {
+            sound_pages(plan.absent.iter().map(|(why, n)| (*why, *n)))?;
+        }
         let about = report::about(host, domain, &plan);
         let text = found.as_ref().map(|f| f.info.text());
         let notes = match machine {
@@ -245,11 +252,27 @@ impl Cutter<'_> {
                 kdump::write(&walker, &header, &out, pool, *progress)?
             }
         };
+        if options.strict && written.lost > 0 {
+            return Err(Error::Strict(format!("{} pages of the domain could not be read", written.lost)));
+        }
         progress.stage("syncing", None);
         out.commit()?;
         report.written(options.format, written, self.machine().clone());
         Ok(report)
     }
+}
+
+/// Notes that are cut off, or bytes that are none.
+fn sound_notes(core: &Vmcore) -> Result<()> {
+    core.oddities.first().map_or(Ok(()), |_| Err(Error::Strict(core.oddities.join("; "))))
+}
+
+/// Pages of the domain that should be in the dump. What was left out of it on purpose, or never was in it, is no damage.
+fn sound_pages(absent: impl Iterator<Item = (Absence, u64)>) -> Result<()> {
+    let damaged = |why: &Absence| !matches!(why, Absence::NotInDump | Absence::Excluded);
+    let all: Vec<String> =
+        absent.filter(|(why, _)| damaged(why)).map(|(why, n)| format!("{n} pages: each {why}")).collect();
+    if all.is_empty() { Ok(()) } else { Err(Error::Strict(all.join("; "))) }
 }
 
 /// The kernel's VMCOREINFO: the user's, the kernel's own, or one made from its vmlinux. The inner error says why none was

@@ -106,6 +106,14 @@ pub enum Error {
         /// What could not be done without them.
         source: Box<Error>,
     },
+    /// One of several input files.
+    #[error("{path}: {source}")]
+    Part {
+        /// Which.
+        path: String,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
     /// The user insisted on sound input.
     #[error("the input is damaged, and --strict was given: {0}")]
     Strict(String),
@@ -132,7 +140,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Read { .. } | Self::Write { .. } => Kind::Trouble,
-            Self::CutShort { source, .. } => source.kind(),
+            Self::CutShort { source, .. } | Self::Part { source, .. } => source.kind(),
             Self::Partly { last, .. } => last.kind(),
             Self::OutputExists(_) | Self::Usage(_) => Kind::Usage,
             _ => Kind::BadInput,
@@ -145,6 +153,10 @@ impl Error {
             Kind::BadInput if cut_off > 0 => Self::CutShort { missing: cut_off, source: Box::new(self) },
             _ => self,
         }
+    }
+
+    pub(crate) fn of_part(self, path: &std::path::Path) -> Self {
+        Self::Part { path: path.display().to_string(), source: Box::new(self) }
     }
 
     pub(crate) fn damaged(what: &'static str, why: impl Into<String>) -> Self {

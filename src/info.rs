@@ -20,6 +20,10 @@ use std::sync::OnceLock;
 /// A dump, described. Field names are what `info --json` prints.
 #[derive(Clone, Debug, Serialize)]
 pub struct Info {
+    /// The file's wrappers and format, from the outside to the inside: `gzip, flattened, ELF64`.
+    pub form: String,
+    /// What is damaged in it, and how much of that.
+    pub damage: BTreeMap<String, u64>,
     /// Xen.
     pub xen: XenInfo,
     /// The notes of the file, in order.
@@ -162,6 +166,8 @@ impl Info {
         let note =
             |(name, kind, size): &(String, u32, usize)| NoteInfo { name: name.clone(), kind: *kind, size: *size };
         Ok(Self {
+            form: mem.history().form(),
+            damage: mem.history().damage.iter().cloned().collect(),
             xen: XenInfo {
                 version: host.version(),
                 changeset,
@@ -198,6 +204,7 @@ impl fmt::Display for Info {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let x = &self.xen;
         writeln!(f, "Xen {}, {} physical CPUs", x.version, x.cpus)?;
+        writeln!(f, "  in a file of {}, {}", size(self.bytes), self.form)?;
         writeln!(f, "  built {} with {}", x.compiled, x.compiler)?;
         if !x.changeset.is_empty() {
             writeln!(f, "  changeset {}", x.changeset)?;
@@ -262,6 +269,7 @@ impl fmt::Display for Info {
         if self.cut_off_bytes > 0 {
             writeln!(f, "the dump is cut short: {} are missing at its end", size(self.cut_off_bytes))?;
         }
+        self.damage.iter().try_for_each(|(what, n)| writeln!(f, "damaged input: {n} {what}"))?;
         self.warnings.iter().try_for_each(|w| writeln!(f, "warning: {w}"))
     }
 }

@@ -72,6 +72,8 @@ pub struct Options {
     pub vmlinux: Option<PathBuf>,
     /// The hypervisor's xen-syms, if the user gave it: for a dump without Xen's notes.
     pub xen_syms: Option<XenSyms>,
+    /// Whether damaged input is an error.
+    pub strict: bool,
     /// Worker threads; 0 takes one per CPU that this process may use.
     pub threads: usize,
 }
@@ -88,6 +90,7 @@ impl Default for Options {
             vmcoreinfo: None,
             vmlinux: None,
             xen_syms: None,
+            strict: false,
             threads: 0,
         }
     }

@@ -59,7 +59,11 @@ pub struct SourceReport {
     pub xen: String,
     /// Identity of the dump: a hash of its notes.
     pub id: String,
-    /// Size of the file in bytes.
+    /// Its wrappers and format, from the outside to the inside: `gzip, flattened, ELF64`.
+    pub form: String,
+    /// What is damaged in it, and how much of that: files, pages or bytes, as the name says.
+    pub damage: BTreeMap<String, u64>,
+    /// Size of what is within the wrappers, in bytes.
     pub bytes: u64,
     /// Bytes of it in holes, which read as zeros.
     pub hole_bytes: u64,
@@ -176,6 +180,8 @@ impl Report {
             source: SourceReport {
                 xen: host.version(),
                 id: source_id(host),
+                form: mem.history().form(),
+                damage: mem.history().damage.iter().cloned().collect(),
                 bytes: mem.source().len(),
                 hole_bytes: mem.source().holes().total(),
                 cut_off_bytes: mem.map().cut_off(),
@@ -188,6 +194,8 @@ impl Report {
             ..Self::default()
         };
         report.domain.id = domain.id;
+        let told = mem.history().damage.iter().filter(|(what, _)| !what.starts_with("bytes "));
+        report.warnings.extend(told.map(|(what, n)| format!("damaged input: {n} {what}")));
         let cut_off = mem.map().cut_off();
         if cut_off > 0 {
             report
@@ -469,7 +477,7 @@ impl fmt::Display for Report {
         let release = d.release.as_deref().unwrap_or("of unknown release");
         writeln!(f, "Xen {}, domain {}, Linux {release}, {} vCPUs", self.source.xen, d.id, d.vcpus.len())?;
         let s = &self.source;
-        writeln!(f, "  read: {}, of that {} in holes, which are zeros", size(s.bytes), size(s.hole_bytes))?;
+        writeln!(f, "  read: {}, {}, of that {} in holes, which are zeros", s.form, size(s.bytes), size(s.hole_bytes))?;
         for cpu in self.cpus.iter().filter(|c| c.crashed) {
             writeln!(f, "  physical {cpu}")?;
         }

@@ -4,7 +4,7 @@ use crate::options::Which;
 use crate::pipeline::codec::Codec;
 use crate::plan::level::Level;
 use clap::{Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Cut dom0 out of a full Xen system dump, as a dump that crash, drgn and gdb open.
 ///
@@ -36,12 +36,24 @@ pub enum Command {
 /// How to cut.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Cut {
-    /// The full Xen dump: an ELF vmcore, or one compressed with zstd.
+    /// The full Xen dump: ELF or kdump-compressed, flattened or not, within zstd, gzip, xz, lz4 or bzip2 or not; a file, a block
+    /// device, or - for standard input.
     #[arg(required = true)]
     pub vmcore: Option<PathBuf>,
     /// The file to write. It is written as OUT.incomplete, synced and renamed.
     #[arg(required = true)]
     pub out: Option<PathBuf>,
+    /// With --split: the further parts stand between VMCORE and OUT.
+    #[arg(hide = true, requires = "split")]
+    pub more: Vec<PathBuf>,
+    /// The dump is split: all arguments but the last are its parts, in any order. Pages of parts that are not given are
+    /// missing.
+    #[arg(long)]
+    pub split: bool,
+    /// Take damaged input for an error: anything that is cut short, broken or contradictory in it. Otherwise what is readable
+    /// is used, and the rest told in the report.
+    #[arg(long)]
+    pub strict: bool,
     /// The domain to cut out: its id, or the name that dom0's toolstack knows it by (found in dom0's page cache). The default
     /// is dom0.
     #[arg(long, value_name = "ID|NAME")]
@@ -113,7 +125,8 @@ pub struct Cut {
     /// not a SIGBUS.
     #[arg(long)]
     pub no_mmap: bool,
-    /// Where a compressed dump is unpacked. The default is TMPDIR, or /tmp.
+    /// Where a dump is unpacked that cannot be read in place: a compressed one, or standard input. The default is TMPDIR, or
+    /// /tmp.
     #[arg(long, value_name = "DIR")]
     pub tmp_dir: Option<PathBuf>,
 }
@@ -121,8 +134,14 @@ pub struct Cut {
 /// What to tell of.
 #[derive(Debug, clap::Args)]
 pub struct InfoArgs {
-    /// The full Xen dump: an ELF vmcore, or one compressed with zstd.
+    /// The full Xen dump, in any form that can be cut; - is standard input.
     pub vmcore: PathBuf,
+    /// With --split: the further parts.
+    #[arg(hide = true, requires = "split")]
+    pub more: Vec<PathBuf>,
+    /// The dump is split: all arguments are its parts.
+    #[arg(long)]
+    pub split: bool,
     /// The host's xen-syms, for a dump without Xen's notes.
     #[arg(long, value_name = "FILE")]
     pub xen_syms: Option<PathBuf>,
@@ -132,7 +151,8 @@ pub struct InfoArgs {
     /// Read the dump instead of mapping it.
     #[arg(long)]
     pub no_mmap: bool,
-    /// Where a compressed dump is unpacked. The default is TMPDIR, or /tmp.
+    /// Where a dump is unpacked that cannot be read in place: a compressed one, or standard input. The default is TMPDIR, or
+    /// /tmp.
     #[arg(long, value_name = "DIR")]
     pub tmp_dir: Option<PathBuf>,
 }
@@ -174,6 +194,21 @@ fn threads(s: &str) -> Result<usize, String> {
     s.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "a number from 1 to 1024".into())
 }
 
+impl Cut {
+    /// The output is the last of all names.
+    pub(super) fn settle(mut self) -> Self {
+        if let Some(last) = self.more.pop() {
+            self.more.splice(0..0, self.out.replace(last));
+        }
+        self
+    }
+
+    /// The files of the input.
+    pub(super) fn inputs(&self) -> Vec<&Path> {
+        self.vmcore.iter().chain(&self.more).map(PathBuf::as_path).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,7 +225,11 @@ mod tests {
         assert!(parse("xdump-cut a b").is_ok());
         assert!(parse("xdump-cut a").is_err());
         assert!(parse("xdump-cut info a").is_ok_and(|a| a.command.is_some()));
-        assert!(parse("xdump-cut info a b").is_err());
+        assert!(parse("xdump-cut info a b").is_err() && parse("xdump-cut a b c").is_err());
+        assert!(parse("xdump-cut info --split a b").is_ok());
+        let cut = parse("xdump-cut --split a b c d").unwrap().cut.settle();
+        assert_eq!(cut.inputs(), ["a", "b", "c"].map(Path::new));
+        assert_eq!(cut.out.as_deref(), Some(Path::new("d")));
         assert!(parse("xdump-cut -E --compress zlib a b").is_err());
         assert!(parse("xdump-cut -d 31 a b").is_ok_and(|a| a.cut.level == Level::MOST));
         assert!(parse("xdump-cut -d 32 a b").is_err());

@@ -34,7 +34,10 @@ pub fn run() -> Exit {
     };
     let (path, done) = match args.command {
         Some(Command::Info(info)) => (info.vmcore.clone(), print_info(&info)),
-        None => (args.cut.vmcore.clone().unwrap_or_default(), cut_out(&args.cut)),
+        None => {
+            let cut = args.cut.settle();
+            (cut.vmcore.clone().unwrap_or_default(), cut_out(&cut))
+        }
     };
     match done {
         Ok(()) => Exit::Success,
@@ -74,12 +77,14 @@ fn cut_out(args: &Cut) -> Result<()> {
         vmcoreinfo: args.vmcoreinfo.as_deref().map(Vmcoreinfo::open).transpose()?,
         vmlinux: args.vmlinux.clone(),
         xen_syms: args.xen_syms.as_deref().map(XenSyms::open).transpose()?,
+        strict: args.strict,
         threads: args.threads.unwrap_or(0),
     };
     let progress = progress::choose(args.quiet);
     // The input first: a wrong file should not cost a look at the output.
     progress.stage("opening", None);
-    let source = source::open(vmcore, &OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone() })?;
+    let how = OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone() };
+    let source = source::open_all(&args.inputs(), &how)?;
     if args.all_domains {
         return cut_all(args, &options, &*source, &*progress);
     }
@@ -134,7 +139,8 @@ fn tell(args: &Cut, report: &Report) -> Result<()> {
 
 fn print_info(args: &InfoArgs) -> Result<()> {
     let options = OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone() };
-    let source = source::open(&args.vmcore, &options)?;
+    let inputs: Vec<&Path> = std::iter::once(&args.vmcore).chain(&args.more).map(|p| p.as_path()).collect();
+    let source = source::open_all(&inputs, &options)?;
     let syms = args.xen_syms.as_deref().map(XenSyms::open).transpose()?;
     let info = Info::read_with(&*source, syms.as_ref())?;
     print(&if args.json { format!("{}\n", json(&info)) } else { info.to_string() })

@@ -170,6 +170,7 @@ impl<'a> MachineMemory<'a> {
 pub(super) fn why(e: std::io::Error) -> Absence {
     match e.kind() {
         std::io::ErrorKind::UnexpectedEof => Absence::CutOff,
+        std::io::ErrorKind::InvalidData => Absence::Damaged,
         _ => Absence::IoError,
     }
 }

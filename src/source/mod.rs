@@ -6,6 +6,8 @@
 
 pub mod container;
 pub mod elf;
+mod flat;
+mod frames;
 pub mod holes;
 pub mod kdump;
 pub mod machine;
@@ -24,7 +26,9 @@ pub use storage::{FileSource, History, MapSource, ReadAt};
 use crate::error::{Error, Result};
 use kdump::Header;
 use std::fs::File;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use unpack::Kind;
 
 /// Reads the headers and notes of a dump, ELF or kdump-compressed, in one file or several, and offers its memory.
 ///
@@ -78,34 +82,70 @@ pub struct OpenOptions {
     pub tmp_dir: Option<PathBuf>,
 }
 
-/// Opens a dump for reading: maps it, or reads it where a mapping is unwanted or refused. A zstd-compressed file is
-/// first unpacked into an unnamed sparse temporary file.
+/// Opens a dump for reading; `-` is standard input. What it is, is found out by content. A plain file is mapped, or read
+/// where a mapping is unwanted or refused; a flattened one, and zstd of many small frames, are read in place; all else
+/// goes into an unnamed sparse temporary file first.
 ///
 /// # Errors
-/// [`Error::Read`] if the file cannot be opened or read, [`Error::Damaged`] for a bad zstd stream.
+/// [`Error::Read`] if the file cannot be opened or read, [`Error::Damaged`] for a compressed stream of which nothing can
+/// be had, [`Error::Write`] for the temporary file.
 ///
 /// # A mapped file must keep its size
 /// If another process truncates the file while it is mapped, or its disk fails, the kernel ends this process with
 /// SIGBUS. Nothing worse can happen, and `no_mmap` avoids it at the price of copies.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
+    if path == Path::new("-") {
+        return unpack::spool(Box::new(std::io::stdin().lock()), None, History::default(), options);
+    }
     let file = File::open(path).map_err(|e| Error::read("the dump", e))?;
     let meta = file.metadata().map_err(|e| Error::read("the dump", e))?;
     if meta.is_dir() {
         return Err(Error::Usage("is a folder, not a dump".into()));
     }
-    let source = FileSource::new(file)?;
-    let mut magic = [0; 4];
-    if source.len() >= 4 {
-        source.read_exact_at(Default::default(), &mut magic).map_err(|e| Error::read("the dump", e))?;
+    if meta.file_type().is_fifo() || meta.file_type().is_socket() {
+        return unpack::spool(Box::new(file), None, History::default(), options);
     }
-    let source = if unpack::is_zstd(magic) { unpack::zstd(source, options.tmp_dir.as_deref())? } else { source };
-    if options.no_mmap {
-        return Ok(Box::new(source));
+    let mut source = unpack::mapped(FileSource::new(file)?, options);
+    // Each turn takes a wrapper off; a file that says that it is wrapped in itself without end is bounded.
+    for _ in 0..MOST_WRAPPERS {
+        let mut head = [0; 16];
+        let n = usize::try_from(source.len()).unwrap_or(usize::MAX).min(head.len());
+        let head = head.get_mut(..n).unwrap_or_default();
+        source.read_exact_at(Default::default(), head).map_err(|e| Error::read("the dump", e))?;
+        source = match Kind::of(head) {
+            Kind::Plain => return Ok(source),
+            Kind::Flat => Box::new(flat::Flat::open(source)),
+            Kind::Zstd => match frames::Frames::open(source) {
+                Ok(frames) => Box::new(frames),
+                Err(source) => return spool(&*source, options),
+            },
+            _ => return spool(&*source, options),
+        };
     }
-    Ok(match MapSource::new(source) {
-        Ok(mapped) => Box::new(mapped),
-        Err(file) => Box::new(file),
+    Err(Error::Usage(format!("more than {MOST_WRAPPERS} compressions within each other")))
+}
+
+/// Opens the parts of a split dump as one.
+///
+/// # Errors
+/// As [`open`]; which of the files it was is in the message.
+pub fn open_all(paths: &[&Path], options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
+    let mut files = Vec::new();
+    for path in paths {
+        files.push(open(path, options).map_err(|e| e.of_part(path))?);
+    }
+    Ok(match files.len() {
+        1 => files.swap_remove(0),
+        _ => Box::new(Set::new(files)),
     })
+}
+
+/// Wrappers within each other that are taken off in place.
+const MOST_WRAPPERS: usize = 4;
+
+fn spool(source: &dyn ReadAt, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
+    let stream = Box::new(unpack::Stream::new(source));
+    unpack::spool(stream, Some(source.len()), source.history().clone(), options)
 }
 
 /// All bytes of a file that is read here and there: mapped, under the contract of [`open`], or read where it cannot be.

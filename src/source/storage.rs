@@ -57,6 +57,23 @@ impl History {
         &NONE
     }
 
+    /// What it is, from the outside to the inside: `gzip, flattened, kdump version 6, zlib, dump level 1`.
+    pub fn form(&self) -> String {
+        self.layers.join(", ")
+    }
+
+    /// An error if anything is damaged.
+    ///
+    /// # Errors
+    /// [`Error::Strict`], which tells all of it.
+    pub fn must_be_sound(&self) -> Result<()> {
+        if self.damage.is_empty() {
+            return Ok(());
+        }
+        let all = self.damage.iter().map(|(what, n)| format!("{n} {what}")).collect::<Vec<_>>();
+        Err(Error::Strict(all.join("; ")))
+    }
+
     /// What lies within, behind this.
     pub fn then(&mut self, inner: &Self) {
         self.layers.extend(inner.layers.iter().cloned());
@@ -92,10 +109,6 @@ impl FileSource {
     /// The same with a word on where it comes from.
     pub(super) fn with_history(self, history: History) -> Self {
         Self { history, ..self }
-    }
-
-    pub(super) fn file(&self) -> &File {
-        &self.file
     }
 }
 
