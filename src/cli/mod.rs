@@ -88,6 +88,7 @@ fn cut_out(args: &Cut) -> Result<()> {
     if args.all_domains {
         return cut_all(args, &options, &*source, &*progress);
     }
+    args.inputs().into_iter().try_for_each(|part| Output::spare(out, part))?;
     let output = Output::create(out, args.force, vmcore)?;
     let report = cut::cut(&*source, &options, output, &*progress);
     progress.finish();

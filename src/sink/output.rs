@@ -28,9 +28,7 @@ impl Output {
     /// the operating system says.
     pub fn create(path: &Path, overwrite: bool, keep: &Path) -> Result<Self> {
         let name = path.display().to_string();
-        if same_file(path, keep) {
-            return Err(Error::Usage(format!("{name} is the dump itself; give another name for the cut")));
-        }
+        Self::spare(path, keep)?;
         if let Some(kind) = std::fs::metadata(path).ok().map(|m| m.file_type()).filter(|t| !t.is_file()) {
             return Self::in_place(path, kind);
         }
@@ -43,6 +41,18 @@ impl Output {
         let temporary = PathBuf::from(temporary);
         let file = claim(&temporary, overwrite, keep)?;
         Ok(Self { file, path: path.into(), temporary: Some(temporary), overwrite })
+    }
+
+    /// Refuses `path` if it is the same file as `keep`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn spare(path: &Path, keep: &Path) -> Result<()> {
+        if same_file(path, keep) {
+            let name = path.display();
+            return Err(Error::Usage(format!("{name} is the dump itself; give another name for the cut")));
+        }
+        Ok(())
     }
 
     fn in_place(path: &Path, kind: FileType) -> Result<Self> {

@@ -11,6 +11,7 @@ pub mod elf;
 pub mod generation;
 pub mod hap;
 pub mod kallsyms;
+pub mod kdump;
 pub mod kernel;
 pub mod layout;
 pub mod mem;

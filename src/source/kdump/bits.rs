@@ -29,7 +29,12 @@ impl<'a> Bits<'a> {
             Some(slice) => Cow::Borrowed(slice),
             None => {
                 let mut bytes = vec![0; size];
-                source.read_exact_at(at, &mut bytes).map_err(|e| Error::read("the bitmaps", e))?;
+                source.read_exact_at(at, &mut bytes).map_err(|e| match e.kind() {
+                    std::io::ErrorKind::UnexpectedEof => {
+                        Error::damaged("bitmap", "the stream breaks off before its end")
+                    }
+                    _ => Error::read("the bitmaps", e),
+                })?;
                 Cow::Owned(bytes)
             }
         };

@@ -7,12 +7,14 @@
 use crate::bytes::{array_at, text, u32_at, u64_at};
 use crate::error::{Error, Result};
 use crate::source::ReadAt;
-use crate::units::{FileOffset, PAGE_BYTES, PAGE_SIZE};
+use crate::units::{FileOffset, PAGE_BYTES};
 
 /// The first bytes of the format.
 pub const SIGNATURE: &[u8; 8] = b"KDUMP   ";
 /// Pages that bitmaps may speak of: 64 TiB, what the output may have too.
 const MOST_MAPNR: u64 = 1 << 34;
+/// `disk_dump_header`, in bytes: a flattened stream that is cut short has no more of its block.
+const HEADER: usize = 464;
 /// The sub-header of version 6, in bytes.
 const SUB_HEADER: usize = 104;
 /// A page descriptor, in bytes.
@@ -58,11 +60,15 @@ impl Header {
         let block_at = |at: u64, most: usize| {
             let size = usize::try_from(len.saturating_sub(at)).unwrap_or(usize::MAX).min(most);
             let mut bytes = vec![0; size];
-            let read = source.read_exact_at(FileOffset(at), &mut bytes);
-            read.map(|()| bytes).map_err(|e| Error::read("the kdump header", e))
+            match source.read_exact_at(FileOffset(at), &mut bytes) {
+                // A flattened stream that breaks off before it.
+                Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(Vec::new()),
+                Err(e) => Err(Error::read("the kdump header", e)),
+                Ok(()) => Ok(bytes),
+            }
         };
         let short = || Error::damaged("kdump header", format!("the file has {len} bytes; it is cut short"));
-        let head = block_at(0, PAGE_SIZE)?;
+        let head = block_at(0, HEADER)?;
         let word = |at| u32_at(&head, at).ok_or_else(short);
         let version = word(8)?;
         if !(1..=6).contains(&version) {
