@@ -19,7 +19,7 @@
 //!
 //! | folder | what it knows |
 //! |---|---|
-//! | [`source`] | opens a file: storage, ELF, notes; offers machine memory |
+//! | [`source`] | opens a file: storage, wrappers, ELF and kdump-compressed, notes; offers machine memory |
 //! | [`xen`] | Xen: its address space, frame table, domains, vCPUs, P2M |
 //! | [`linux`] | Linux as a domain: its image, VMCOREINFO, symbols, struct pages |
 //! | [`plan`] | which page stays, where, and what is altered in it |
@@ -31,7 +31,7 @@
 //!
 //! # The method
 //!
-//! 1. **Machine memory** ([`source`]). PT_LOADs by `p_paddr`, which is the machine address; `p_vaddr` means nothing
+//! 1. **Machine memory** ([`source`]). Pages of a kdump file by MFN; PT_LOADs by `p_paddr`, the machine address; `p_vaddr` means nothing
 //!    under Xen. What no PT_LOAD covers, or the file lacks, is *absent* and never read as zero.
 //! 2. **Notes** ([`xen::notes`]). The crash note says where Xen's image is and where the hardware domain's P2M begins;
 //!    VMCOREINFO_XEN gives addresses of the domain list, frame table and page tables, and a few offsets.
@@ -78,7 +78,16 @@
 //! anonymous), `private` (order of a free block), `lru`; where they are, and what marks compound, hugetlb and slab pages,
 //! is told by VMCOREINFO and differs by kernel: the table in [`linux::mm::layout`].
 //!
-//! **zstd**: a file that begins with `28 b5 2f fd` is unpacked first, into a sparse temporary file.
+//! **kdump-compressed**, versions 1 to 6: [`source::kdump`] and [`source::kdump::header`]. A full Xen dump's PFNs are MFNs, and
+//! its notes, which say that it is one, are behind the sub-header. Zero pages have a descriptor; a page that has none was
+//! left out.
+//!
+//! **Flattened** (makedumpfile -F): 4096 bytes that begin with `makedumpfile`; then records of offset and size, big-endian
+//! `i64`, and data; -1 and -1 end it. A later record overwrites an earlier one.
+//!
+//! **Compressed files**, by their first bytes: zstd `28 b5 2f fd`, gzip `1f 8b 08`, xz `fd 37 7a 58 5a 00`, bzip2 `BZh`, lz4
+//! `04 22 4d 18`. zstd with a seek table (`b1 ea 92 8f` at the end), or of small frames that tell their sizes, is read in
+//! place; the others are unpacked into a sparse temporary file, as far as the headers of what is in them reach.
 //!
 //! # What is written
 //!

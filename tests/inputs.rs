@@ -203,7 +203,7 @@ fn our_own_dumps_with_xen_can_be_cut_again() {
 /// A flattened stream and a compressed one that were cut short are used as far as they go, and it is said.
 #[test]
 fn what_is_cut_short_is_said() {
-    let flat = makedumpfile("short-flat", &["-F", "-c", "-d", "1"]).unwrap();
+    let flat = makedumpfile("short-flat", &["-F", "-E", "-d", "0"]).unwrap();
     let packed = through("short.gz", "gzip", &["-1", "-c"], &fixture().vmcore);
     for (path, words) in [(flat, "flattened streams that are cut short"), (packed, "gzip streams that break off")] {
         let bytes = std::fs::read(&path).unwrap();

@@ -11,6 +11,53 @@ use xdump_cut::cli::args::Args;
 /// Sections that no option tells of: title, then paragraphs of a term (may be empty) and its text.
 const MORE: &[(&str, &[(&str, &str)])] = &[
     (
+        "INPUT",
+        &[
+            (
+                "",
+                "What a file is, is found by its content, never by its name. Every form of a dump gives the same cut, as far \
+                  as it holds the same pages.",
+            ),
+            (
+                "ELF",
+                "An ELF64 vmcore as kdump saves it, as QEMU and libvirt write it, or as makedumpfile -E does. Memory beyond \
+                  p_filesz reads as zeros, as ELF has it; makedumpfile puts there what it left out, which is zero pages with \
+                  -d 1, but other domains' pages with -X.",
+            ),
+            (
+                "kdump-compressed",
+                "Versions 1 to 6, with zlib, lzo, snappy, zstd or nothing, by makedumpfile at any level, with -X or not, or by \
+                  QEMU. Pages that were left out are missing from the cut; they are never zeros.",
+            ),
+            (
+                "split",
+                "With --split, the parts of makedumpfile --split, or ELF files that each hold a part of memory. They may come \
+                  in any order and each in its own wrapper.",
+            ),
+            (
+                "flattened",
+                "makedumpfile -F. A file is read in place by an index of its records. One that was cut short is used as far \
+                  as it goes.",
+            ),
+            (
+                "compressed",
+                "Any of these within .zst, .gz, .xz, .lz4 or .bz2, also one within another. zstd files with a seek table, or \
+                  of several frames of known size, 32 MiB at most, are read in place; all others are unpacked into a sparse \
+                  temporary file without a name (--tmp-dir).",
+            ),
+            (
+                "-",
+                "Standard input, in any of these forms. It goes into the temporary file, rearranged if it is flattened.",
+            ),
+            (
+                "",
+                "Damaged input is used as far as it can be read. The report counts what is damaged in the file, and pages \
+                  of the domain that are missing, each with the reason. --strict makes any damage an error; what was never \
+                  in the dump, or was left out of it by its own level, is no damage.",
+            ),
+        ],
+    ),
+    (
         "OUTPUT",
         &[
             (
@@ -157,6 +204,8 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
                 "xdump-cut --layout machine --keep-xen -E vmcore xen.elf",
                 "For crash as it was used on full Xen dumps: crash vmlinux xen.elf, or crash xen-syms xen.elf",
             ),
+            ("xdump-cut --split part1 part2 part3 dom0.kdump", "From a dump that makedumpfile split."),
+            ("ssh host cat /var/crash/vmcore.flat | xdump-cut - dom0.kdump", "From a stream."),
             ("xdump-cut --report json -f vmcore dom0.kdump", "For scripts: the report as JSON on standard output."),
             ("xdump-cut info --json vmcore", "What the dump holds."),
         ],
@@ -174,7 +223,12 @@ fn page() -> String {
     man.render_name_section(&mut out).unwrap();
     let mut roff = Roff::new();
     roff.control("SH", ["SYNOPSIS"]);
-    for form in ["[OPTIONS] VMCORE OUT", "info [--json] [--no-mmap] [--tmp-dir DIR] VMCORE"] {
+    for form in [
+        "[OPTIONS] VMCORE OUT",
+        "[OPTIONS] --split PART... OUT",
+        "info [--json] [--no-mmap] [--tmp-dir DIR] VMCORE",
+        "info [OPTIONS] --split PART...",
+    ] {
         roff.text([bold("xdump-cut"), roman(format!(" {form}"))]).control("br", []);
     }
     roff.to_writer(&mut out).unwrap();

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// Cut dom0 out of a full Xen system dump, as a dump that crash, drgn and gdb open.
 ///
-/// Reads an ELF vmcore as kdump saves it under Xen, or QEMU of a virtual Xen host (x86_64, PV dom0), and writes a dump in which dom0 looks as if it had
+/// Reads a full dump as kdump saves it under Xen, makedumpfile compresses it or QEMU makes it of a virtual Xen host (x86_64),
+/// ELF or kdump-compressed, flattened, split, and within zstd, gzip, xz, lz4 or bzip2, and writes a dump in which dom0 looks as if it had
 /// run on bare metal: pages at pseudo-physical addresses, page tables rewritten from MFN to PFN, dom0's own VMCOREINFO
 /// and the registers of its vCPUs. Needs neither vmlinux nor xen-syms. Zero, free and other domains' pages stay out.
 #[derive(Debug, Parser)]
