@@ -13,12 +13,13 @@ use crate::plan::selection::{Known, Selection};
 use crate::report::Report;
 use crate::sink::notes::NoteBlob;
 use crate::sink::{Output, elf, kdump};
+use crate::source::container::Place;
 use crate::source::{self, ReadAt, Vmcore};
-use crate::units::{Pfn, VirtAddr};
+use crate::units::{Mfn, PAGE_BYTES, Pfn, VirtAddr};
 use crate::vmcoreinfo::Vmcoreinfo;
 use crate::xen::cpu::cpus as physical_cpus;
-use crate::xen::p2m::Help;
 use crate::xen::p2m::inverted::Inverted;
+use crate::xen::p2m::{Help, Run};
 use crate::xen::survey::Survey;
 use crate::xen::vcpu::vcpus;
 use crate::xen::{Domain, Host, P2m};
@@ -218,6 +219,7 @@ impl Cutter<'_> {
         }
         let list = layout::frame_list_list(host, domain);
         report.plan(&plan, list);
+        report.unstored(unstored(host, &plan));
         if options.strict {
             sound_pages(plan.absent.iter().map(|(why, n)| (*why, *n)))?;
         }
@@ -260,6 +262,23 @@ impl Cutter<'_> {
         report.written(options.format, written, self.machine().clone());
         Ok(report)
     }
+}
+
+/// Pages of the plan that the dump's headers tell of but the file does not store.
+fn unstored(host: &Host<'_>, plan: &Plan<'_>) -> u64 {
+    let map = host.memory().map();
+    let of = |piece: Run| {
+        let (mut at, mut sum) = (0, 0);
+        while let Some(addr) = Mfn(piece.mfn.0 + at).addr().filter(|_| at < piece.len) {
+            let (place, bytes) = map.find(addr);
+            let pages = (bytes / PAGE_BYTES).clamp(1, piece.len - at);
+            sum += if place == Place::Zeros { pages } else { 0 };
+            at += pages;
+        }
+        sum
+    };
+    // Packed pages are all stored.
+    if map.stores_all() { 0 } else { plan.pieces().map(of).sum() }
 }
 
 /// Notes that are cut off, or bytes that are none.

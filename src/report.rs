@@ -170,6 +170,8 @@ pub struct OutputReport {
     pub xen: u64,
     /// Pages of the domain that the dump does not have, by reason.
     pub absent: BTreeMap<String, u64>,
+    /// Pages that stand beyond `p_filesz` of the dump and were taken for zeros.
+    pub unstored: u64,
 }
 
 impl Report {
@@ -339,6 +341,16 @@ impl Report {
             self.warnings.push(format!(
                 "{} large-page entries, which a PV domain cannot have, were left as they were",
                 self.tables.large
+            ));
+        }
+    }
+
+    /// Pages that ELF calls zeros, and makedumpfile excluded: only with `-d 0` or `-d 1`, and of dom0, these are the same.
+    pub(crate) fn unstored(&mut self, pages: u64) {
+        self.output.unstored = pages;
+        if pages > 0 {
+            self.warnings.push(format!(
+                "{pages} pages stand beyond p_filesz in the dump and were taken for zeros, as ELF has it; if makedumpfile left them out for another reason (other domains' with -X, or a level above 1), they held data"
             ));
         }
     }

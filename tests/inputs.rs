@@ -215,3 +215,14 @@ fn what_is_cut_short_is_said() {
         assert!(ran.status.code() == Some(1) && ran.stderr.contains(words), "{}", ran.stderr);
     }
 }
+
+/// What makedumpfile -E leaves out looks like zeros: of dom0 it is none other with -d 1, but it is said.
+#[test]
+fn what_an_elf_file_does_not_store_is_said() {
+    let path = makedumpfile("elf-said", &["-E", "-X", "-d", "1"]).unwrap();
+    let out = file("said.cut");
+    let ran = run(&mut cut_command(&[], &[&path], &out), LIMIT);
+    assert!(ran.status.success() && ran.stderr.contains("stand beyond p_filesz"), "{}", ran.stderr);
+    let ran = run(&mut cut_command(&[], &[&fixture().vmcore], &out), LIMIT);
+    assert!(ran.status.success() && ran.stderr.is_empty(), "{}", ran.stderr);
+}

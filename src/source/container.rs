@@ -58,6 +58,11 @@ pub trait Container: Send + Sync + Debug {
         0
     }
 
+    /// Whether there is no [`Place::Zeros`] in it.
+    fn stores_all(&self) -> bool {
+        true
+    }
+
     /// Bytes that more than one header claims.
     fn overlapping(&self) -> u64 {
         0
@@ -92,6 +97,10 @@ impl Container for Segments {
 
     fn cut_off(&self) -> u64 {
         self.cut_off
+    }
+
+    fn stores_all(&self) -> bool {
+        self.beyond_file_size == 0
     }
 
     fn overlapping(&self) -> u64 {
