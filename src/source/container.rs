@@ -53,6 +53,11 @@ pub trait Container: Send + Sync + Debug {
     /// Why it cannot be had.
     fn page(&self, mfn: Mfn, page: &mut Page) -> Result<(), Absence>;
 
+    /// Whether all of it is [`Place::Packed`], so that [`Self::page`] answers for any frame and nothing need be found first.
+    fn is_paged(&self) -> bool {
+        false
+    }
+
     /// Bytes that headers promise beyond the end of the file.
     fn cut_off(&self) -> u64 {
         0

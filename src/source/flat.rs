@@ -18,7 +18,7 @@ pub(super) const RECORDS: u64 = 4096;
 /// What a record has before its data.
 pub(super) const RECORD_HEADER: usize = 16;
 /// Records that an index may have, 24 bytes each; makedumpfile's are of 4 KiB and far more.
-const MOST_RECORDS: usize = 1 << 28;
+const MOST_RECORDS: usize = 1 << 26;
 
 /// What a record's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

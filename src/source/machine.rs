@@ -60,8 +60,9 @@ impl<'a> MachineMemory<'a> {
     /// The first reason why a byte of it cannot be had.
     pub fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Absence> {
         let (mut addr, mut rest) = (addr, buf);
+        let paged = self.map.is_paged();
         while !rest.is_empty() {
-            let (place, len) = self.map.find(addr);
+            let (place, len) = if paged { (Place::Packed, PAGE_BYTES) } else { self.map.find(addr) };
             let mut n = usize::try_from(len).unwrap_or(usize::MAX).min(rest.len());
             if place == Place::Packed {
                 n = n.min(PAGE_SIZE - addr.in_page());
@@ -105,7 +106,8 @@ impl<'a> MachineMemory<'a> {
     /// Why it cannot be had.
     pub fn page(&self, mfn: Mfn) -> Result<Cow<'_, [u8]>, Absence> {
         let addr = mfn.addr().ok_or(Absence::NotInDump)?;
-        if let (Place::File(at), len) = self.map.find(addr)
+        if !self.map.is_paged()
+            && let (Place::File(at), len) = self.map.find(addr)
             && len >= PAGE_BYTES
             && let Some(page) = self.source.slice(at, PAGE_SIZE)
         {

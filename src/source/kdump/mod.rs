@@ -270,6 +270,10 @@ impl Container for Kdump<'_> {
         (place, pages.saturating_mul(PAGE_BYTES).saturating_sub(addr.in_page() as u64))
     }
 
+    fn is_paged(&self) -> bool {
+        true
+    }
+
     fn ranges(&self) -> Ranges<'_> {
         let mut at = 0;
         Box::new(std::iter::from_fn(move || {
@@ -328,10 +332,11 @@ impl Container for Kdump<'_> {
             *page = **bytes;
             return Ok(());
         }
-        let part = self.part(mfn.0).ok_or(Absence::NotInSet)?;
-        if !part.stored.get(mfn.0) {
-            return Err(if part.exists.get(mfn.0) { Absence::Excluded } else { Absence::NotInDump });
-        }
+        let Some(part) = self.part(mfn.0).filter(|p| p.stored.get(mfn.0)) else {
+            // Which of all reasons it is.
+            let (Place::Absent(why), _) = self.look(mfn.0) else { return Err(Absence::NotInDump) };
+            return Err(why);
+        };
         let d = part.descriptors(mfn.0, 1)?.first().copied().ok_or(Absence::Damaged)?;
         if part.is_known_zero(d) {
             page.fill(0);
