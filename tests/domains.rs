@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use support::crash::ask_with;
+use support::cut::cut_with;
 use support::dump::open;
 use support::fixtures::Fixture;
 use support::tools::{run, scratch};
@@ -155,5 +156,31 @@ fn crash_opens_guests() {
             findings.check(!session.traces("bt -a").is_empty(), "bt -a", || session.answer("bt -a").to_string());
         });
     }
-    eprintln!("crash opened {} outputs of guests", opened.get());
+    assert!(opened.get() > 0, "crash opened no guest at all");
+}
+
+/// A guest is found by number and by name, and what is not there is told from what is.
+#[test]
+fn a_domain_is_chosen_by_number_or_name() {
+    on_each_fixture(|fixture, findings| {
+        let outputs = cut_all(fixture, "chosen", &[]);
+        for guest in guests(fixture) {
+            let Some(output) = outputs.get(&guest.name) else { continue };
+            let stem = output.file_stem().unwrap().to_string_lossy().into_owned();
+            let id = stem.trim_start_matches("dom").split('-').next().unwrap().to_string();
+            for which in [&id, &guest.name] {
+                let alone = cut_with(fixture, &format!("chosen.{which}.kdump"), &["--domain", which]);
+                let same = std::fs::read(&alone).unwrap() == std::fs::read(output).unwrap();
+                findings.check(same, "not the same file", || format!("{} as {which}", guest.name));
+            }
+        }
+        let dom0 = cut_with(fixture, "chosen.0.kdump", &["--domain", "Domain-0"]);
+        let same = std::fs::read(dom0).unwrap() == std::fs::read(&outputs["dom0"]).unwrap();
+        findings.check(same, "not the same file", || "Domain-0".into());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xdump-cut"));
+        command.args(["-q", "--domain", "nobody"]).arg(&fixture.vmcore).arg(scratch().join("nobody.kdump"));
+        let ran = run(&mut command, Duration::from_secs(60));
+        let said = ran.stderr.contains("nobody") && guests(fixture).iter().all(|g| ran.stderr.contains(&g.name));
+        findings.check(ran.status.code() == Some(2) && said, "the error", || ran.stderr.clone());
+    });
 }
