@@ -2,6 +2,8 @@
 
 use crate::error::Result;
 use crate::linux::{Kernel, note};
+use crate::map::Map;
+use crate::pipeline::Progress;
 use crate::report::{VcpuReport, size};
 use crate::source::{MachineMemory, ReadAt, Vmcore};
 use crate::units::PAGE_BYTES;
@@ -31,6 +33,9 @@ pub struct Info {
     pub cut_off_bytes: u64,
     /// What was doubtful or damaged.
     pub warnings: Vec<String>,
+    /// The machine's memory, drawn; only if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub map: Option<Map>,
 }
 
 /// The hypervisor.
@@ -93,6 +98,18 @@ impl Info {
     /// # Errors
     /// As [`crate::cut::cut`], but a domain that cannot be cut is no error.
     pub fn read(source: &dyn ReadAt) -> Result<Self> {
+        Self::describe(source, None)
+    }
+
+    /// Reads it, and draws the machine's memory, for which pages are looked at.
+    ///
+    /// # Errors
+    /// As [`Info::read`].
+    pub fn read_with_map(source: &dyn ReadAt, progress: &dyn Progress) -> Result<Self> {
+        Self::describe(source, Some(progress))
+    }
+
+    fn describe(source: &dyn ReadAt, map: Option<&dyn Progress>) -> Result<Self> {
         let mut core = Vmcore::parse(source)?;
         let mem = MachineMemory::new(source, core.take_segments(source.len()));
         let host = Host::open(&mem, &core).map_err(|e| e.in_file(mem.segments().cut_off))?;
@@ -139,6 +156,7 @@ impl Info {
             bytes: source.len(),
             cut_off_bytes: mem.segments().cut_off,
             warnings,
+            map: map.map(|progress| Map::take(&host, progress)),
         })
     }
 }
