@@ -158,6 +158,19 @@ fn a_large_machine_is_estimated() {
     assert!(!info.pages.exact && terminal::draw(info.map.as_ref().unwrap(), STYLE).contains("estimated from a sample"));
 }
 
+/// Headers may claim anything.
+#[test]
+fn claims_beyond_reason_are_drawn_too() {
+    let bytes = Machine::new().build().bytes;
+    for more in [1 << 50, 1 << 62, (1 << 63) + 12345, u64::MAX - (1 << 31)] {
+        let bytes = enlarged(bytes.clone(), P_MEMSZ, more);
+        let all = census(&bytes).totals();
+        assert!(all.values().map(|n| n.frames).sum::<u64>() >= more / 4096, "{all:?}");
+        let map = Info::read_with_map(&bytes, &Silent).unwrap().map.unwrap();
+        assert!(terminal::draw(&map, STYLE).lines().count() < 60 && svg::draw(&map).len() < 1 << 20);
+    }
+}
+
 const STYLE: terminal::Style = terminal::Style { width: 80, colour: false };
 
 /// The map of a machine that was never there: 1 TiB behind a hole of 64 TiB, 40 domains.

@@ -11,7 +11,8 @@ pub mod terminal;
 
 use crate::pipeline::Progress;
 use crate::pipeline::zero::is_zero;
-use crate::units::Mfn;
+use crate::report::size;
+use crate::units::{Mfn, PAGE_BYTES};
 use crate::xen::Host;
 use crate::xen::census::{Census, Count, Counts};
 use crate::xen::class::Class;
@@ -99,6 +100,9 @@ pub struct Entry {
     pub owner: Owner,
     /// The same in words.
     pub name: String,
+    /// The domain's id, if it is a domain's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<u16>,
     /// The character that stands for it on a terminal.
     pub symbol: char,
     /// The same where most pages are zeros.
@@ -260,9 +264,18 @@ impl Entry {
             Owner::Unknown => "of no known domain".into(),
             Owner::NoEntry => "without an entry".into(),
         };
+        let domain = match owner {
+            Owner::Dom0(id) | Owner::Domain(id, _) => Some(id),
+            _ => None,
+        };
         let (symbol, zero_symbol) = palette::symbols(owner);
-        Self { owner, name, symbol, zero_symbol, pages: 0, zero: 0 }
+        Self { owner, name, domain, symbol, zero_symbol, pages: 0, zero: 0 }
     }
+}
+
+/// The size of pages, for people.
+fn bytes(pages: u64) -> String {
+    size(pages.saturating_mul(PAGE_BYTES))
 }
 
 /// What a hole is, in a few words.

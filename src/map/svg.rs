@@ -3,8 +3,7 @@
 //! Lighter shades are zeros. Each rectangle has a title, which browsers show under the pointer and screen readers read.
 
 use super::grid::{Grid, Row, Square};
-use super::{Cell, Entry, Map, hole_name, palette};
-use crate::report::size;
+use super::{Cell, Entry, Map, bytes, hole_name, palette};
 use crate::units::{Mfn, PAGE_BYTES};
 use crate::xen::hole::{Hole, HoleKind};
 use std::fmt::{Display, Write};
@@ -38,7 +37,7 @@ pub fn draw(map: &Map) -> String {
     let below = TOP + grid.rows.len() as u64 * ROW + 34;
     let lines = map.legend.len() + map.holes.len() + 2 + usize::from(map.unread > 0);
     let (width, height) = (LEFT + WIDTH + 24, below + lines as u64 * LINE + 16);
-    let title = format!("Memory of a Xen {} machine, {} of RAM", plain(&map.xen), size(map.pages * PAGE_BYTES));
+    let title = format!("Memory of a Xen {} machine, {} of RAM", plain(&map.xen), bytes(map.pages));
     let mut out = String::new();
     out.push_str("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     // Writing to a string cannot fail.
@@ -54,8 +53,8 @@ pub fn draw(map: &Map) -> String {
     let _ = writeln!(out, "<rect width=\"{width}\" height=\"{height}\" fill=\"#fff\"/>");
     text(&mut out, 24, 34, "h", &title);
     let sure = if map.exact { "" } else { "; estimated from a sample" };
-    let square = size(grid.square_frames * PAGE_BYTES);
-    let row = size(grid.square_frames * COLUMNS * PAGE_BYTES);
+    let square = bytes(grid.square_frames);
+    let row = bytes(grid.square_frames.saturating_mul(COLUMNS));
     let about = format!(
         "each square is {square}, a row {row}, coloured as what has most of it; lighter where more than half of that is \
          zeros{sure}"
@@ -109,7 +108,7 @@ fn bar(map: &Map, out: &mut String) {
             let (from, to) = (place(upto), place(upto + pages));
             upto += pages;
             if from < to {
-                let title = format!("{}: {pages} {words}, {}", e.name, size(pages * PAGE_BYTES));
+                let title = format!("{}: {pages} {words}, {}", e.name, bytes(pages));
                 rect([LEFT + from, BAR, to - from, 22], &shade(e, zeros), &title, out);
             }
         }
@@ -141,7 +140,7 @@ fn draw_row(map: &Map, grid: &Grid, row: &Row, y: u64, out: &mut String) {
             let kind = hole.map_or(HoleKind::Nothing, |h: Hole| h.kind);
             let what = format!("{}: {}", range(*first, *end), hole_name(kind));
             rect([LEFT, y + 1, WIDTH, ROW - 3], &format!("url(#{})", pattern(kind)), &what, out);
-            let length = size((end.0 - first.0).saturating_mul(PAGE_BYTES));
+            let length = bytes(end.0 - first.0);
             let words = format!("{length}: {}", hole_name(kind));
             // On white, or the pattern would make it hard to read.
             let wide = words.len() as u64 * 5 + 8;
@@ -209,10 +208,10 @@ fn legend(map: &Map, top: u64, out: &mut String) {
     let percent = |n: u64, of: u64| if of == 0 { 0.0 } else { n as f64 * 100.0 / of as f64 };
     let numbers = |out: &mut String, y: u64, class: &str, pages: u64, zero: u64| {
         let of_these = percent(zero, pages);
-        let bytes = size(pages * PAGE_BYTES);
+        let size = bytes(pages);
         let texts = [
             pages.to_string(),
-            bytes,
+            size,
             format!("{:.1} %", percent(pages, map.pages)),
             zero.to_string(),
             format!("{of_these:.1} %"),
@@ -237,7 +236,7 @@ fn legend(map: &Map, top: u64, out: &mut String) {
         rect([LEFT, y - 12, 40, 14], &format!("url(#{})", pattern(*kind)), hole_name(*kind), out);
         text(out, LEFT + 52, y, "s", format_args!("no RAM: {}", hole_name(*kind)));
         text(out, LEFT + 480, y, "s n", pages);
-        text(out, LEFT + 590, y, "s n", size(pages.saturating_mul(PAGE_BYTES)));
+        text(out, LEFT + 590, y, "s n", bytes(*pages));
     }
     if map.unread > 0 {
         let words = format!("{} pages are missing from the dump, and do not count as zeros", map.unread);

@@ -1,8 +1,7 @@
 //! The map in characters.
 
 use super::grid::{Grid, Row, Square};
-use super::{Entry, Map, Owner, hole_name, hole_short, palette};
-use crate::report::size;
+use super::{Entry, Map, Owner, bytes, hole_name, hole_short, palette};
 use crate::units::{Mfn, PAGE_BYTES};
 use crate::xen::hole::HoleKind;
 use std::fmt::Write;
@@ -27,7 +26,7 @@ pub fn draw(map: &Map, style: Style) -> String {
     let columns = if room.is_power_of_two() { room } else { room.next_power_of_two() / 2 };
     let grid = Grid::new(map, columns, MOST_ROWS);
     let mut out = String::new();
-    let square = size(grid.square_frames * PAGE_BYTES);
+    let square = bytes(grid.square_frames);
     // Writing to a string cannot fail.
     let _ = writeln!(out, "memory of the machine{}", if map.exact { "" } else { ", estimated from a sample" });
     let _ = writeln!(out, "  each character is {square}, drawn as what has most of it");
@@ -39,7 +38,7 @@ pub fn draw(map: &Map, style: Style) -> String {
             }
             Row::Fold { first, end, hole } => {
                 let what = hole.map_or("nothing there", |h| hole_name(h.kind));
-                let length = size((end.0 - first.0).saturating_mul(PAGE_BYTES));
+                let length = bytes(end.0 - first.0);
                 let _ = writeln!(out, "{:>label$}  ... {length}: {what}", address(*first));
             }
         }
@@ -115,14 +114,14 @@ fn legend(map: &Map, style: Style, out: &mut String) {
     let width = map.legend.iter().map(|e| e.name.len()).max().unwrap_or(0).max(16);
     let percent = |n: u64, of: u64| if of == 0 { 0.0 } else { n as f64 * 100.0 / of as f64 };
     let heads = ["pages", "size", "of RAM", "zero", "of these"];
-    let [pages, bytes, all, zero, own] = heads;
-    let _ = writeln!(out, "\n{:7}{:<width$} {pages:>10} {bytes:>10} {all:>8} {zero:>10} {own:>8}", "", "");
+    let [pages, size, all, zero, own] = heads;
+    let _ = writeln!(out, "\n{:7}{:<width$} {pages:>10} {size:>10} {all:>8} {zero:>10} {own:>8}", "", "");
     let mut row = |mark: [String; 2], name: &str, pages: u64, zero: u64| {
         let [plain, light] = mark;
-        let (bytes, all, own) = (size(pages * PAGE_BYTES), percent(pages, map.pages), percent(zero, pages));
+        let (size, all, own) = (bytes(pages), percent(pages, map.pages), percent(zero, pages));
         let _ = writeln!(
             out,
-            "  {plain} {light}  {name:<width$} {pages:>10} {bytes:>10} {all:>6.1} % {zero:>10} {own:>6.1} %"
+            "  {plain} {light}  {name:<width$} {pages:>10} {size:>10} {all:>6.1} % {zero:>10} {own:>6.1} %"
         );
     };
     for entry in &map.legend {
@@ -134,8 +133,8 @@ fn legend(map: &Map, style: Style, out: &mut String) {
     }
     row([" ".into(), " ".into()], "all RAM", map.pages, map.zero);
     for (kind, pages) in &map.holes {
-        let (name, bytes) = (hole_short(*kind), size(pages.saturating_mul(PAGE_BYTES)));
-        let _ = writeln!(out, "  {}    {name:<width$} {pages:>10} {bytes:>10}", hole_symbol(*kind));
+        let (name, size) = (hole_short(*kind), bytes(*pages));
+        let _ = writeln!(out, "  {}    {name:<width$} {pages:>10} {size:>10}", hole_symbol(*kind));
     }
     let _ = writeln!(out, "  the second character stands where more than half of these pages are zeros");
     if map.holes.contains_key(&HoleKind::Withheld) {
