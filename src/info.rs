@@ -2,6 +2,8 @@
 
 use crate::error::Result;
 use crate::linux::{Kernel, note, own_list, toolstack};
+use crate::map::Map;
+use crate::pipeline::Progress;
 use crate::report::{VcpuReport, size};
 use crate::source::{MachineMemory, ReadAt, Vmcore};
 use crate::units::PAGE_BYTES;
@@ -36,6 +38,9 @@ pub struct Info {
     pub cut_off_bytes: u64,
     /// What was doubtful or damaged.
     pub warnings: Vec<String>,
+    /// The machine's memory, drawn; only if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub map: Option<Map>,
 }
 
 /// The hypervisor.
@@ -104,14 +109,15 @@ impl Info {
     /// # Errors
     /// As [`crate::cut::cut`], but a domain that cannot be cut is no error.
     pub fn read(source: &dyn ReadAt) -> Result<Self> {
-        Self::read_with(source, None)
+        Self::read_with(source, None, None)
     }
 
-    /// The same with the `xen-syms` of the host.
+    /// The same with the `xen-syms` of the host; with `map`, which hears of the work, it also draws the machine's memory, for
+    /// which pages are looked at.
     ///
     /// # Errors
     /// As [`Self::read`], and [`crate::Error::Usage`] for a `xen-syms` of another build.
-    pub fn read_with(source: &dyn ReadAt, syms: Option<&XenSyms>) -> Result<Self> {
+    pub fn read_with(source: &dyn ReadAt, syms: Option<&XenSyms>, map: Option<&dyn Progress>) -> Result<Self> {
         let mut core = Vmcore::parse(source)?;
         let mem = MachineMemory::new(source, core.take_segments(source.len()));
         let host = Host::open_with(&mem, &core, syms).map_err(|e| e.in_file(mem.segments().cut_off))?;
@@ -159,6 +165,7 @@ impl Info {
                 vcpus: registers.remove(&d.id).unwrap_or_default().iter().map(VcpuReport::new).collect(),
             });
         }
+        let name = |id| domains.iter().find(|d| d.id == id)?.name.as_deref();
         let [_, changeset, compiler, date, _] = host.strings.clone();
         let note =
             |(name, kind, size): &(String, u32, usize)| NoteInfo { name: name.clone(), kind: *kind, size: *size };
@@ -182,6 +189,7 @@ impl Info {
             bytes: source.len(),
             cut_off_bytes: mem.segments().cut_off,
             warnings,
+            map: map.map(|progress| Map::take(&host, progress).named(name)),
         })
     }
 }

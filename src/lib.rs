@@ -25,6 +25,7 @@
 //! | [`plan`] | which page stays, where, and what is altered in it |
 //! | [`pipeline`] | moves pages in parallel, in order, in bounded memory |
 //! | [`sink`] | writes a file |
+//! | [`mod@map`] | draws the machine's memory by owner |
 //! | [`cli`] | the command |
 //!
 //! Arrows run downwards only; [`cut`](mod@cut) joins them, [`report`] and [`info`] tell.
@@ -102,6 +103,11 @@
 //! Xen's. With Xen's own memory ([`xen::own`]) the output is a full dump without other domains and free pages, for crash with
 //! xen-syms, for makedumpfile, and for another cut. It is the one mode that looks at every frame of the machine.
 //!
+//! # Whose memory
+//!
+//! [`xen::class`] alone decides what a frame is; [`xen::census`] counts frames by it, in cells. The report, `info` and the
+//! [`map`](mod@map) are made from such counts, so they agree, and each sums up to the machine's frames.
+//!
 //! # Safety
 //!
 //! The only `unsafe` code is the mapping of the input, with its contract at [`source::open`]. Nothing from a file is
@@ -122,6 +128,7 @@ mod dwarf;
 pub mod error;
 pub mod info;
 pub mod linux;
+pub mod map;
 pub mod options;
 pub mod pipeline;
 pub mod plan;

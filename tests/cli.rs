@@ -341,3 +341,47 @@ fn every_way_to_read_gives_the_same_cut() {
         }
     }
 }
+
+/// `--map` may be followed by the picture's name or the dump's; a picture that is there stays.
+#[test]
+fn maps_are_drawn_as_asked() {
+    let f = Folder::new();
+    let dump = f.dump(machine());
+    let picture = f.path("map.svg");
+    for args in [&[&"info" as &dyn AsRef<std::ffi::OsStr>, &"--map", &dump][..], &[&"info", &dump, &"--map"]] {
+        let out = run(args);
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert!(out.status.success() && text.contains("memory of the machine") && text.contains("D d  dom0"), "{text}");
+    }
+    assert_eq!(f.names(), ["vmcore"]);
+    for args in [
+        &[&"info" as &dyn AsRef<std::ffi::OsStr>, &"--map", &picture, &dump][..],
+        &[&"info", &dump, &"--map", &picture],
+    ] {
+        let out = run(args);
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert!(out.status.success() && text.contains("map.svg") && !text.contains("D d  dom0"), "{text}");
+        assert!(std::fs::read_to_string(&picture).unwrap().ends_with("</svg>\n"));
+        let again = run(&[&"info", &dump, &"--map", &picture]);
+        assert!(again.status.code() == Some(2) && again.stdout.is_empty());
+        assert!(run(&[&"info", &dump, &"-f", &"--map", &picture]).status.success());
+        assert_eq!(f.names(), ["map.svg", "vmcore"]);
+        std::fs::remove_file(&picture).unwrap();
+    }
+    let json: Value = serde_json::from_slice(&run(&[&"info", &"--json", &"--map", &dump]).stdout).unwrap();
+    assert_eq!(json["map"]["legend"][0]["name"], "dom0");
+    assert_eq!(json["map"]["pages"], json["pages"]["frames"]);
+    for (words, args) in [
+        ("name the dump", &[&"info" as &dyn AsRef<std::ffi::OsStr>, &"--map"][..]),
+        ("name the dump too", &[&"info", &"--map", &picture]),
+        ("ends in .svg", &[&"info", &"--map", &"map.png", &dump]),
+    ] {
+        let out = run(args);
+        let err = String::from_utf8(out.stderr).unwrap();
+        assert!(out.status.code() == Some(2) && err.contains(words) && err.lines().count() == 1, "{err}");
+    }
+    // A picture is written where the dump is no good only if there is something to draw.
+    std::fs::write(f.path("text"), "no dump").unwrap();
+    assert_eq!(run(&[&"info", &f.path("text"), &"--map", &picture]).status.code(), Some(1));
+    assert_eq!(f.names(), ["text", "vmcore"]);
+}

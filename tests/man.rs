@@ -103,6 +103,38 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
         )],
     ),
     (
+        "MAP",
+        &[
+            (
+                "",
+                "The map goes from machine address 0 to the end of RAM, in squares of equal size. A square shows what has \
+                  most of its pages: dom0 (D on a terminal), another domain (A, B, C, E and so on by id; Z are the smallest \
+                  where letters run out), pages of the Xen heap that domains share (S), Xen (X), free (:), DOMID_IO's (I), \
+                  offline (!), of a domain that is not in the list (?), or without an entry in the frame table (~). A \
+                  square with any RAM shows no hole; rows without RAM are folded into one.",
+            ),
+            (
+                "",
+                "Each page of RAM is in exactly one entry of the legend, and the entries sum up to all RAM that the dump \
+                  describes in whole pages. Pages of zeros are counted within their owner's entry. Where they are more \
+                  than half of what a square shows, it is drawn lighter, and with the lower-case letter on a terminal (a \
+                  dot for free ones). Pages that the file lacks do not count as zeros.",
+            ),
+            (
+                "",
+                "No RAM in the dump is devices' memory (-) if DOMID_IO owns it, withheld (=) if Xen knows the pages but \
+                  gave them to nobody, as the memory of kdump's own kernel, else nothing (_).",
+            ),
+            (
+                "",
+                "On a terminal there are colours, unless NO_COLOR is set or TERM is dumb; elsewhere none. The width is \
+                  that of COLUMNS, else the terminal's, else 80. With --json, \"map\" has the legend, the holes, and runs \
+                  of squares that look alike. On machines of more than 8 GiB all is estimated from a sample of about \
+                  8 GiB, taken evenly from all of RAM, and the map says so.",
+            ),
+        ],
+    ),
+    (
         "EXIT STATUS",
         &[
             (
@@ -159,6 +191,8 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             ),
             ("xdump-cut --report json -f vmcore dom0.kdump", "For scripts: the report as JSON on standard output."),
             ("xdump-cut info --json vmcore", "What the dump holds."),
+            ("xdump-cut info --map vmcore", "What the dump holds, and whose each part of the machine's memory is."),
+            ("xdump-cut info --map memory.svg vmcore", "The same with a picture for a browser."),
         ],
     ),
     ("SEE ALSO", &[("", "crash(8), drgn(1), gdb(1), makedumpfile(8)")]),
@@ -174,7 +208,9 @@ fn page() -> String {
     man.render_name_section(&mut out).unwrap();
     let mut roff = Roff::new();
     roff.control("SH", ["SYNOPSIS"]);
-    for form in ["[OPTIONS] VMCORE OUT", "info [--json] [--no-mmap] [--tmp-dir DIR] VMCORE"] {
+    for form in
+        ["[OPTIONS] VMCORE OUT", "info [--json] [--map [FILE.svg]] [--force] [--no-mmap] [--tmp-dir DIR] VMCORE"]
+    {
         roff.text([bold("xdump-cut"), roman(format!(" {form}"))]).control("br", []);
     }
     roff.to_writer(&mut out).unwrap();

@@ -197,7 +197,6 @@ fn check(fixture: &Fixture, id: u16, findings: &mut Findings) {
         }
         let same = p2m.foreign == whole.p2m.foreign || p2m.source == "M2P";
         findings.check(same, "foreign frames", || format!("{name}: {} and {}", p2m.foreign, whole.p2m.foreign));
-        println!("{} domain {id}, {name}: {:?} from {}", fixture.name, p2m.repaired, p2m.source);
     }
 }
 

@@ -26,10 +26,11 @@ pub struct Args {
 /// Other commands than cutting.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Tell what a Xen dump holds, and write nothing.
+    /// Tell what a Xen dump holds.
     ///
     /// Prints Xen's version and build, the notes, the domains with their pages and vCPUs, page classes, and dom0's
-    /// kernel release.
+    /// kernel release. With --map, it draws the machine's memory.
+    #[command(override_usage = "xdump-cut info [OPTIONS] VMCORE")]
     Info(InfoArgs),
 }
 
@@ -122,13 +123,22 @@ pub struct Cut {
 #[derive(Debug, clap::Args)]
 pub struct InfoArgs {
     /// The full Xen dump: an ELF vmcore, or one compressed with zstd.
-    pub vmcore: PathBuf,
+    #[arg(required_unless_present = "map")]
+    pub vmcore: Option<PathBuf>,
     /// The host's xen-syms, for a dump without Xen's notes.
     #[arg(long, value_name = "FILE")]
     pub xen_syms: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+    /// Draw the machine's memory by owner (dom0, each domain, Xen, free, I/O), and where it is all zeros, with a legend that
+    /// sums up to all of it: below the text, or as a picture in FILE.svg. A name that does not end in .svg is the dump's. All
+    /// pages are looked at; on a machine of more than 8 GiB a sample of that size, and the figures are estimates.
+    #[arg(long, value_name = "FILE.svg", num_args = 0..=1)]
+    pub map: Option<Option<PathBuf>>,
+    /// Overwrite FILE.svg if it exists.
+    #[arg(short, long, requires = "map")]
+    pub force: bool,
     /// Read the dump instead of mapping it.
     #[arg(long)]
     pub no_mmap: bool,

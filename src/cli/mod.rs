@@ -2,12 +2,14 @@
 
 pub mod args;
 pub mod exit;
+pub mod map;
 mod progress;
 
 use crate::cut;
 use crate::error::{Error, Result};
 use crate::info::Info;
 use crate::linux::symbols::Symbols;
+use crate::map::{svg, terminal};
 use crate::options::{Format, Options};
 use crate::plan::layout::Layout;
 use crate::report::Report;
@@ -18,8 +20,9 @@ use crate::xen::XenSyms;
 use args::{Args, Command, Cut, InfoArgs, OutputFormat, OutputLayout, ReportFormat};
 use clap::Parser;
 use exit::Exit;
+use map::MapTo;
 use progress::Display;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 /// Runs the command; the exit status is what the caller hands to the system.
@@ -33,7 +36,10 @@ pub fn run() -> Exit {
         }
     };
     let (path, done) = match args.command {
-        Some(Command::Info(info)) => (info.vmcore.clone(), print_info(&info)),
+        Some(Command::Info(info)) => match map::sort_out(&info) {
+            Ok((path, map)) => (path.clone(), print_info(&info, &path, &map)),
+            Err(e) => ("info".into(), Err(e)),
+        },
         None => (args.cut.vmcore.clone().unwrap_or_default(), cut_out(&args.cut)),
     };
     match done {
@@ -132,12 +138,38 @@ fn tell(args: &Cut, report: &Report) -> Result<()> {
     print(&format!("{text}\n"))
 }
 
-fn print_info(args: &InfoArgs) -> Result<()> {
+fn print_info(args: &InfoArgs, vmcore: &Path, map: &MapTo) -> Result<()> {
     let options = OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone() };
-    let source = source::open(&args.vmcore, &options)?;
+    let source = source::open(vmcore, &options)?;
     let syms = args.xen_syms.as_deref().map(XenSyms::open).transpose()?;
-    let info = Info::read_with(&*source, syms.as_ref())?;
-    print(&if args.json { format!("{}\n", json(&info)) } else { info.to_string() })
+    if *map == MapTo::None {
+        let info = Info::read_with(&*source, syms.as_ref(), None)?;
+        return print(&if args.json { format!("{}\n", json(&info)) } else { info.to_string() });
+    }
+    let picture = match map {
+        MapTo::File(path) => Some((path, Output::create(path, args.force, vmcore)?)),
+        _ => None,
+    };
+    // Scripts want to hear of nothing but trouble.
+    let progress = progress::choose(!std::io::stderr().is_terminal());
+    let info = Info::read_with(&*source, syms.as_ref(), Some(&*progress));
+    progress.finish();
+    let info = info?;
+    let mut text = if args.json { format!("{}\n", json(&info)) } else { info.to_string() };
+    if let Some(drawn) = &info.map {
+        match picture {
+            Some((path, out)) => {
+                out.write_at(svg::draw(drawn).as_bytes(), 0)?;
+                out.commit()?;
+                if !args.json {
+                    text.push_str(&format!("map of the machine's memory: {}\n", path.display()));
+                }
+            }
+            None if !args.json => text.push_str(&terminal::draw(drawn, map::style())),
+            None => {}
+        }
+    }
+    print(&text)
 }
 
 fn json(value: &impl serde::Serialize) -> String {
