@@ -31,6 +31,11 @@ pub enum Command {
     /// Prints Xen's version and build, the notes, the domains with their pages and vCPUs, page classes, and dom0's
     /// kernel release.
     Info(InfoArgs),
+    /// Print dom0's kernel log, another domain's, or Xen's console ring, as dmesg would.
+    ///
+    /// The log is read from the kernel's own ring, of any Linux that a cut knows; no vmlinux is needed. Bytes that are no
+    /// printable ASCII stand as \\xNN. What is missing or damaged is left out and told on standard error.
+    Log(LogArgs),
 }
 
 /// How to cut.
@@ -130,6 +135,28 @@ pub struct InfoArgs {
     pub tmp_dir: Option<PathBuf>,
 }
 
+/// Which log to print.
+#[derive(Debug, clap::Args)]
+pub struct LogArgs {
+    /// The full Xen dump: an ELF vmcore, or one compressed with zstd.
+    pub vmcore: PathBuf,
+    /// The domain: its id, or the name that dom0's toolstack knows it by. The default is dom0.
+    #[arg(long, value_name = "ID|NAME")]
+    pub domain: Option<Which>,
+    /// Xen's console ring, as xl dmesg prints it.
+    #[arg(long, conflicts_with_all = ["domain", "raw"])]
+    pub xen: bool,
+    /// Begin each line of a kernel's with facility and level, as dmesg -r does: <6>.
+    #[arg(short, long)]
+    pub raw: bool,
+    /// Read the dump instead of mapping it.
+    #[arg(long)]
+    pub no_mmap: bool,
+    /// Where a compressed dump is unpacked. The default is TMPDIR, or /tmp.
+    #[arg(long, value_name = "DIR")]
+    pub tmp_dir: Option<PathBuf>,
+}
+
 /// Formats of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
@@ -184,6 +211,8 @@ mod tests {
         assert!(parse("xdump-cut a").is_err());
         assert!(parse("xdump-cut info a").is_ok_and(|a| a.command.is_some()));
         assert!(parse("xdump-cut info a b").is_err());
+        assert!(parse("xdump-cut log a --domain 3 --raw").is_ok_and(|a| a.command.is_some()));
+        assert!(parse("xdump-cut log a --domain 3 --xen").is_err());
         assert!(parse("xdump-cut -E --compress zlib a b").is_err());
         assert!(parse("xdump-cut -d 31 a b").is_ok_and(|a| a.cut.level == Level::MOST));
         assert!(parse("xdump-cut -d 32 a b").is_err());

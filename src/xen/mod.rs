@@ -3,6 +3,7 @@
 //! Everything is read with what the dump itself tells (crash notes, VMCOREINFO_XEN, page tables) and with shapes that
 //! fit in one way only. Version numbers choose nothing where evidence can.
 
+pub mod console;
 pub mod cpu;
 pub mod domain;
 pub mod frame_table;

@@ -98,7 +98,8 @@ fn split(line: &[u8]) -> (Option<u16>, &[u8]) {
     let parse = || {
         let end = line.iter().take(6).position(|b| *b == b'>')?;
         let digits = line.get(..end)?.strip_prefix(b"<")?;
-        let number = digits.iter().all(u8::is_ascii_digit).then(|| std::str::from_utf8(digits).ok()?.parse().ok())??;
+        let number =
+            digits.iter().all(u8::is_ascii_digit).then(|| std::str::from_utf8(digits).ok()?.parse().ok())??;
         Some((Some(number), line.get(end + 1..)?))
     };
     parse().unwrap_or((None, line))
@@ -137,9 +138,11 @@ mod tests {
     fn lines_have_their_level_apart() {
         let ram = ram("<6>[    0.000000] one\n<0>two\nthree\n<x>four", 5);
         let (records, losses) = all(&open(&ram).unwrap(), &ram);
-        let told: Vec<_> = records.iter().map(|r| (r.priority, String::from_utf8_lossy(&r.text).into_owned())).collect();
+        let told: Vec<_> =
+            records.iter().map(|r| (r.priority, String::from_utf8_lossy(&r.text).into_owned())).collect();
         let line = |p, t: &str| (p, t.to_string());
-        let expected = [line(Some(6), "[    0.000000] one"), line(Some(0), "two"), line(None, "three"), line(None, "<x>four")];
+        let expected =
+            [line(Some(6), "[    0.000000] one"), line(Some(0), "two"), line(None, "three"), line(None, "<x>four")];
         assert_eq!(told, expected);
         assert_eq!(losses, Losses::default());
     }
@@ -170,10 +173,10 @@ mod tests {
         ram.put(VARIABLES, &BUF.to_le_bytes());
         ram.put(VARIABLES + 8, &[1 << 15, u32::MAX, 0].map(u32::to_le_bytes).concat());
         let (records, _) = all(&open(&ram).unwrap(), &ram);
-        assert_eq!(records.iter().map(|r| (r.joins, r.open, r.text.len())).collect::<Vec<_>>(), [
-            (false, true, 1 << 14),
-            (true, true, 1 << 14)
-        ]);
+        assert_eq!(
+            records.iter().map(|r| (r.joins, r.open, r.text.len())).collect::<Vec<_>>(),
+            [(false, true, 1 << 14), (true, true, 1 << 14)]
+        );
     }
 
     #[test]
