@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn a_few_records() {
         let mut w = Writer::new(0, 0);
-        ["one", "", "three\nlines\nof it"].map(|t| w.push(t));
+        ["one", "", "three\nlines\nof it"].iter().for_each(|t| _ = w.push(t));
         let ram = w.done();
         let (records, losses) = all(&open(&ram).unwrap(), &ram);
         assert_eq!(texts(&records), ["one", "", "three\nlines\nof it"]);
