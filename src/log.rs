@@ -75,7 +75,7 @@ fn xens(host: &Host<'_>, symbols: Option<&console::Symbols>, lines: &mut Lines<'
     let missing = console.read(&host.space, &mut |bytes| lines.bytes(bytes))?;
     let mut warnings: Vec<String> = console.doubt.map(String::from).into_iter().collect();
     if missing > 0 {
-        warnings.push(format!("Xen's console ring: {missing} bytes are missing: the dump lacks their memory"));
+        warnings.push(format!("Xen's console ring: bytes left out, as the dump lacks their memory: {missing}"));
     }
     Ok(warnings)
 }

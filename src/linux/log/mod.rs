@@ -84,7 +84,8 @@ pub struct Record {
 pub struct Losses {
     /// Records whose memory the dump lacks.
     pub absent: u64,
-    /// Bytes of a byte ring that the dump lacks.
+    /// Bytes that the dump lacks, where nothing tells how many records they were; whole records that cannot be found for
+    /// it count as well.
     pub absent_bytes: u64,
     /// Records that contradict the ring.
     pub damaged: u64,
@@ -102,14 +103,14 @@ impl Losses {
         let mut all = Vec::new();
         let mut say = |n: u64, what: &str| {
             if n > 0 {
-                all.push(format!("kernel log: {n} {what}"));
+                all.push(format!("kernel log: {what}: {n}"));
             }
         };
-        say(self.absent, "records are missing: the dump lacks their memory");
-        say(self.absent_bytes, "bytes are missing: the dump lacks their memory");
-        say(self.damaged, "damaged records were skipped");
-        say(self.unfinished, "records were being written when the machine died");
-        say(self.dropped, "records have no text: the kernel had no room for it");
+        say(self.absent, "records left out, as the dump lacks their memory");
+        say(self.absent_bytes, "bytes left out, as the dump lacks their memory");
+        say(self.damaged, "damaged records left out");
+        say(self.unfinished, "records left out that were being written when the machine died");
+        say(self.dropped, "records without text, as the kernel had no room for it");
         if self.broken {
             all.push("kernel log: the rest behind a damaged record cannot be found".into());
         }
