@@ -27,7 +27,8 @@
 //! | [`sink`] | writes a file |
 //! | [`cli`] | the command |
 //!
-//! Arrows run downwards only; [`cut`](mod@cut) joins them, [`report`] and [`info`] tell.
+//! Arrows run downwards only; [`cut`](mod@cut) joins them, [`report`] and [`info`] tell, [`log`](mod@log) prints what kernels and
+//! Xen said.
 //!
 //! # The method
 //!
@@ -74,6 +75,8 @@
 //! **`struct page`** (Linux; 64 bytes in most kernels): `flags`, `_mapcount` (the page type from 4.18 on), `mapping` (bit 0:
 //! anonymous), `private` (order of a free block), `lru`; where they are, and what marks compound, hugetlb and slab pages,
 //! is told by VMCOREINFO and differs by kernel: the table in [`linux::mm::layout`].
+//!
+//! **Logs**: the kernel's ring in three generations ([`linux::log`]), Xen's console ring ([`xen::console`]).
 //!
 //! **zstd**: a file that begins with `28 b5 2f fd` is unpacked first, into a sparse temporary file.
 //!

@@ -159,6 +159,7 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             ),
             ("xdump-cut --report json -f vmcore dom0.kdump", "For scripts: the report as JSON on standard output."),
             ("xdump-cut info --json vmcore", "What the dump holds."),
+            ("xdump-cut log --xen vmcore | tail", "What Xen said last."),
         ],
     ),
     ("SEE ALSO", &[("", "crash(8), drgn(1), gdb(1), makedumpfile(8)")]),
@@ -174,7 +175,11 @@ fn page() -> String {
     man.render_name_section(&mut out).unwrap();
     let mut roff = Roff::new();
     roff.control("SH", ["SYNOPSIS"]);
-    for form in ["[OPTIONS] VMCORE OUT", "info [--json] [--no-mmap] [--tmp-dir DIR] VMCORE"] {
+    for form in [
+        "[OPTIONS] VMCORE OUT",
+        "info [--json] [--no-mmap] [--tmp-dir DIR] VMCORE",
+        "log [--domain ID|NAME | --xen] [--raw] [--no-mmap] [--tmp-dir DIR] VMCORE",
+    ] {
         roff.text([bold("xdump-cut"), roman(format!(" {form}"))]).control("br", []);
     }
     roff.to_writer(&mut out).unwrap();

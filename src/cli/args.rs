@@ -33,8 +33,10 @@ pub enum Command {
     Info(InfoArgs),
     /// Print dom0's kernel log, another domain's, or Xen's console ring, as dmesg would.
     ///
-    /// The log is read from the kernel's own ring, of any Linux that a cut knows; no vmlinux is needed. Bytes that are no
-    /// printable ASCII stand as \\xNN. What is missing or damaged is left out and told on standard error.
+    /// The kernel's own ring is read, of whichever generation, by what its VMCOREINFO and kallsyms tell; Xen's is found by its
+    /// shape. Neither vmlinux nor xen-syms is needed. Oldest lines come first, cleared ones (dmesg -c, xl dmesg -c) too, as
+    /// far as they were not overwritten. Bytes that are not printable ASCII stand as \xNN. What is missing or damaged is
+    /// left out, and told on standard error.
     Log(LogArgs),
 }
 

@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 /// What Xen's own lines begin with.
 const PREFIX: &[u8] = b"(XEN) ";
 /// Sizes of rings (Xen's default is 16 KiB or more; the boot option `conring_size` takes any).
-const SIZES: std::ops::RangeInclusive<u32> = 4096..=1 << 26;
+const SIZES: std::ops::RangeInclusive<u32> = 4096..=1 << 24;
 /// Bytes before and behind the pointer in which its size is looked for.
 const NEAR: usize = 64;
 /// Xen's image lies in one GiB.
@@ -98,7 +98,8 @@ impl Console {
         let base = known.map(|va| VirtAddr(va.0 & !(IMAGE - 1)));
         let image = base.map(|base| image(&host.space, base)).unwrap_or_default();
         let in_image = |w: u64| base.is_some_and(|b| w.wrapping_sub(b.0) < IMAGE);
-        let pointer = |w: u64| (w >= host.direct_map && w.is_multiple_of(PAGE_BYTES)) || (in_image(w) && w % 8 == 0);
+        let pointer =
+            |w: u64| (w >= host.direct_map && w.is_multiple_of(PAGE_BYTES)) || (in_image(w) && w.is_multiple_of(8));
         let rings = candidates(&image, pointer, &|at| glance(&host.space, at));
         let mut by_text = None;
         for (at, size) in rings {
@@ -259,54 +260,66 @@ fn written(ring: &[u8], c: u32, p: u32) -> Part {
     Part { first: u64::from(p).wrapping_sub(len) & (ring.len() as u64 - 1), len }
 }
 
-/// How well two counters fit a ring's text.
-fn fits(ring: &[u8], c: u32, p: u32) -> Option<u8> {
-    let size = ring.len();
-    let n = p.wrapping_sub(c) as usize;
-    if p == 0 || n > size || byte(ring, p.wrapping_sub(1)) != b'\n' {
-        return None;
-    }
-    if (p as usize) < size {
-        let (text, behind) = ring.split_at(p as usize);
-        let there = c <= p && text.get(c as usize..)?.iter().all(|b| *b != 0) && lines_in(text) >= LINES;
-        let over = memmem::find(behind, PREFIX).is_none();
-        return (there && over).then_some(if behind.first() == Some(&0) { 2 } else { 1 });
-    }
-    // A full ring has no zeros at all, and its oldest line has lost its beginning.
-    if memchr::memchr(0, ring).is_some() || lines_in(ring) < LINES {
-        return None;
-    }
-    if n == size {
-        return Some(2);
-    }
-    (!begins(ring, p) && byte(ring, c.wrapping_sub(1)) == b'\n').then_some(1)
+/// What of a ring's text counters are held against.
+struct Text<'r> {
+    ring: &'r [u8],
+    /// Where the last line of Xen's begins, in a ring that is not full.
+    last: usize,
+    /// The last zero before that, and the first behind it or else the end.
+    zeros: (Option<usize>, usize),
+    full: bool,
 }
 
-/// The part that two counters of the image tell, if no others fit as well.
+impl<'r> Text<'r> {
+    /// `None` if it is no text of Xen's.
+    fn new(ring: &'r [u8]) -> Option<Self> {
+        let last = memmem::rfind(ring, PREFIX).filter(|_| lines_in(ring) >= LINES)?;
+        let (before, behind) = ring.split_at(last);
+        let end = memchr::memchr(0, behind).map_or(ring.len(), |at| last + at);
+        let zeros = (memchr::memrchr(0, before), end);
+        Some(Self { ring, last, zeros, full: zeros.0.is_none() && end == ring.len() })
+    }
+
+    /// How well two counters fit, as a rank. Only a few bytes are looked at: an image may have millions of pairs.
+    fn fits(&self, c: u32, p: u32) -> Option<u8> {
+        let size = self.ring.len();
+        let (n, end) = (p.wrapping_sub(c) as usize, p as usize);
+        if p == 0 || n > size || byte(self.ring, p.wrapping_sub(1)) != b'\n' {
+            return None;
+        }
+        if end < size {
+            let whole = c <= p && self.zeros.0.is_none_or(|zero| (c as usize) > zero);
+            let ends = end > self.last && end <= self.zeros.1;
+            return (whole && ends).then_some(if end == self.zeros.1 { 2 } else { 1 });
+        }
+        // A full ring has no zeros at all, and its oldest line has lost its beginning.
+        if n == size {
+            return self.full.then_some(2);
+        }
+        let cut = !begins(self.ring, p) && byte(self.ring, c.wrapping_sub(1)) == b'\n';
+        (self.full && cut).then_some(1)
+    }
+}
+
+/// The part that two counters of the image tell, if no others that fit as well tell another end.
 fn by_counters(ring: &[u8], image: &[Vec<u8>]) -> Option<Part> {
-    let mut best: (u8, BTreeSet<(u32, u32)>) = (0, BTreeSet::new());
+    let text = Text::new(ring)?;
+    let (mut best, mut found, mut many) = (0, None, false);
     for part in image {
         let halves = || words(part).flat_map(|w| [w as u32, (w >> 32) as u32]);
         for (a, b) in halves().zip(halves().skip(1)) {
             for (c, p) in [(a, b), (b, a)] {
-                // Most counters fail here, before any text is searched.
-                if p == 0 || p.wrapping_sub(c) as usize > ring.len() || byte(ring, p.wrapping_sub(1)) != b'\n' {
-                    continue;
-                }
-                let Some(rank) = fits(ring, c, p) else { continue };
-                if rank > best.0 {
-                    best = (rank, BTreeSet::new());
-                }
-                if rank == best.0 {
-                    best.1.insert((p, c));
-                }
+                let Some(rank) = text.fits(c, p).filter(|rank| *rank >= best) else { continue };
+                let same = |old: &(u32, u32)| (old.0 ^ p) as usize & (ring.len() - 1) == 0;
+                many = rank == best && (many || !found.as_ref().is_none_or(same));
+                // Of several beginnings the last begins what surely was written.
+                found = if rank == best { found.max(Some((p, c))) } else { Some((p, c)) };
+                best = rank;
             }
         }
     }
-    // The end must be one; of several beginnings the last begins what surely was written.
-    let (p, c) = *best.1.last()?;
-    let same = |other: &(u32, u32)| other.0 as usize & (ring.len() - 1) == p as usize & (ring.len() - 1);
-    best.1.iter().all(same).then(|| written(ring, c, p))
+    let (p, c) = found.filter(|_| !many)?;
+    Some(written(ring, c, p))
 }
 
 /// The part that the text itself tells, and why that is doubtful.
