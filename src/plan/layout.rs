@@ -6,7 +6,7 @@
 //! | machine | its MFN; nothing is altered but the crash note's last word | crash's and makedumpfile's own ways with Xen |
 //!
 //! A plan's runs have both numbers. In the machine layout the PFN only says which pages the dump level leaves out, so pages
-//! that have none get one from [`NO_PFN`] on, of which no level knows anything.
+//! that have none get one from `NO_PFN` on, of which no level knows anything.
 
 use super::selection::Selection;
 use super::tables::{Rewriter, Tally};
