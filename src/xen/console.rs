@@ -1,4 +1,4 @@
-//! Xen's console ring: what `xl dmesg` would have said (Xen: drivers/char/console.c, the same from 3.0 to 4.20).
+//! Xen's console ring: what `xl dmesg` would have said (Xen: drivers/char/console.c; held against 4.14, 4.17 and 4.20).
 //!
 //! `conring` points to `conring_size` bytes, a power of two, and `conringp` counts the bytes ever written modulo 2^32, so
 //! the newest ends at its remainder; `conringc` is where reading begins: behind what `xl dmesg -c` cleared, never more than
@@ -15,7 +15,7 @@ use crate::bytes::{u32_at, words};
 use crate::error::{Error, Result};
 use crate::units::{PAGE_BYTES, PAGE_SIZE, VirtAddr};
 use memchr::memmem;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// What Xen's own lines begin with.
 const PREFIX: &[u8] = b"(XEN) ";
@@ -181,7 +181,7 @@ fn candidates(
     looks: &dyn Fn(VirtAddr) -> bool,
 ) -> Vec<(VirtAddr, u32)> {
     let mut found: Vec<(usize, VirtAddr, u32)> = Vec::new();
-    let mut seen = BTreeSet::new();
+    let mut seen: BTreeMap<u64, bool> = BTreeMap::new();
     for part in image {
         for (i, word) in words(part).enumerate().filter(|w| pointer(w.1)) {
             let at = i * 8;
@@ -191,7 +191,10 @@ fn candidates(
             };
             let near = (at.saturating_sub(NEAR)..at).step_by(4).chain((at + 8..at + NEAR).step_by(4));
             let sizes: Vec<_> = near.filter_map(size).collect();
-            if !sizes.is_empty() && seen.len() < MOST_POINTERS && seen.insert(word) && looks(VirtAddr(word)) {
+            if sizes.is_empty() || seen.len() >= MOST_POINTERS {
+                continue;
+            }
+            if *seen.entry(word).or_insert_with(|| looks(VirtAddr(word))) {
                 found.extend(sizes);
             }
         }

@@ -1,5 +1,4 @@
-//! The ring without locks: Linux 5.10 and later (kernel/printk/printk_ringbuffer.h, commits b6cf8b3f3312, cfe2790b163a for
-//! `printk_info` apart).
+//! The ring without locks: Linux 5.10 and later (kernel/printk/printk_ringbuffer.h, commit b6cf8b3f3312).
 //!
 //! Descriptors are numbered by ids that wrap at 62 bits and live at id modulo their count, a power of two. Each has a
 //! state in the top two bits of its `state_var`, its id below, and two logical positions in the text ring, begin and
@@ -305,7 +304,7 @@ mod tests {
         }
     }
 
-    /// Kernels from 6.19 on let a block end where the ring does.
+    /// Newer kernels let a block end where the ring does.
     #[test]
     fn a_block_may_fill_the_ring_to_its_end() {
         let mut w = Writer::new(0, 256 - 16);
