@@ -157,6 +157,16 @@ mod tests {
         }
     }
 
+    /// After 4 GiB the count of all bytes begins anew; the ring is full all the same.
+    #[test]
+    fn the_count_wraps_too() {
+        let text: String = (0..40).map(|n| format!("<4>line {n}\n")).collect();
+        let mut ram = ram(&text, text.len());
+        let whole = lines(&ram);
+        ram.put(VARIABLES + 12, &(text.len() as u32 % 256).to_le_bytes());
+        assert_eq!(lines(&ram), whole);
+    }
+
     #[test]
     fn missing_pages_are_counted() {
         let text: String = (0..10).map(|n| format!("<4>{n:011}\n")).collect();

@@ -329,6 +329,15 @@ mod tests {
     }
 
     #[test]
+    fn a_block_knows_whose_it_is_and_has_room_for_its_text() {
+        let mut w = Writer::new(0, 0);
+        ["mine", "another's", "too long"].iter().for_each(|t| _ = w.push(t));
+        w.ram.put(DATA + 16, &77_u64.to_le_bytes());
+        w.ram.put(INFOS + 2 * 88 + 16, &9_u16.to_le_bytes());
+        assert_eq!(lines(&w.done()), (vec!["mine".to_string()], Losses { damaged: 2, ..Losses::default() }));
+    }
+
+    #[test]
     fn missing_pages_cost_their_records_only() {
         let mut w = Writer::new(0, 0);
         let all: Vec<String> = (0..6).map(|n| format!("{n:024}")).collect();
