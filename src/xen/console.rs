@@ -398,6 +398,16 @@ mod tests {
         }
     }
 
+    /// Where lines fill the ring without a rest, none has lost its beginning, and only the counters tell the oldest.
+    #[test]
+    fn a_ring_may_begin_with_a_whole_line() {
+        let text: String = (0..200).map(|n| format!("(XEN) line {n:052}\n")).collect();
+        let (ring, c, p) = ring(&text);
+        let part = by_counters(&ring, &image(c, p)).unwrap();
+        assert!(text.len() % 64 == 0 && bytes(&ring, part) == text.as_bytes()[text.len() - 4096..]);
+        assert!(by_text_alone(&ring).unwrap().1.contains("may stand anywhere"));
+    }
+
     #[test]
     fn without_counters_the_text_tells() {
         for lines in [5, 20, 60, 75, 1000, 1001, 1002] {
@@ -426,6 +436,9 @@ mod tests {
         }
         assert_eq!(by_text_alone(&plain), None);
         assert_eq!(by_counters(&ring, &image(c, p - 1)), None);
+        // The end of a line, but not of the last one.
+        let line = ring[..p as usize - 1].iter().rposition(|b| *b == b'\n').unwrap() as u32 + 1;
+        assert_eq!(by_counters(&ring, &image(c, line)), None);
     }
 
     /// Early text that did not fit the first ring is not in the second, and what stands in its place is no text.

@@ -359,6 +359,21 @@ mod tests {
         assert_eq!(losses, Losses { absent: 1, absent_bytes: 52, ..Losses::default() });
     }
 
+    /// Zeros look like the end of the ring's first part, but prove nothing.
+    #[test]
+    fn zeros_behind_a_damaged_record_are_no_end() {
+        let mut w = Writer::new();
+        (0..12).for_each(|n| w.push(&format!("{n:035}"), LINE));
+        let (first, kept) = (w.first, w.count);
+        assert!(w.next < first);
+        let mut ram = w.done();
+        let whole = lines(&ram).0;
+        assert_eq!(whole.len(), kept);
+        ram.put(BUF + first + 8, &[0xff; 2]);
+        ram.put(BUF + first + 12, &[0; 40]);
+        assert_eq!(lines(&ram), (whole[1..].to_vec(), Losses { damaged: 1, ..Losses::default() }));
+    }
+
     #[test]
     fn lying_variables_are_refused() {
         let mut w = Writer::new();
