@@ -438,7 +438,8 @@ mod tests {
         assert_eq!(by_counters(&ring, &image(c, p - 1)), None);
         // The end of a line, but not of the last one.
         let line = ring[..p as usize - 1].iter().rposition(|b| *b == b'\n').unwrap() as u32 + 1;
-        assert_eq!(by_counters(&ring, &image(c, line)), None);
+        let alone = |p: u32| vec![[c, p].map(u32::to_le_bytes).concat()];
+        assert!(by_counters(&ring, &alone(p)).is_some() && by_counters(&ring, &alone(line)).is_none());
     }
 
     /// Early text that did not fit the first ring is not in the second, and what stands in its place is no text.
