@@ -404,7 +404,7 @@ mod tests {
         let text: String = (0..200).map(|n| format!("(XEN) line {n:052}\n")).collect();
         let (ring, c, p) = ring(&text);
         let part = by_counters(&ring, &image(c, p)).unwrap();
-        assert!(text.len() % 64 == 0 && bytes(&ring, part) == text.as_bytes()[text.len() - 4096..]);
+        assert!(text.len().is_multiple_of(64) && bytes(&ring, part) == text.as_bytes()[text.len() - 4096..]);
         assert!(by_text_alone(&ring).unwrap().1.contains("may stand anywhere"));
     }
 
