@@ -4,7 +4,8 @@ use crate::error::{Kind, Result};
 use crate::linux::kernel::Landmarks;
 use crate::linux::names::Names;
 use crate::linux::{Found, Kernel, marks, note, own_list, toolstack};
-use crate::options::{Format, Options, Which};
+use crate::options::{Format, Options};
+use crate::pick;
 use crate::pipeline::Progress;
 use crate::pipeline::walk::Walker;
 use crate::plan::Plan;
@@ -102,32 +103,7 @@ struct Cutter<'a> {
 impl Cutter<'_> {
     /// The domain that the options name.
     fn pick(&self) -> Result<&Domain> {
-        let domains = &self.host.domains;
-        let found = match &self.options.domain {
-            Which::Hardware => self.host.hardware_domain(),
-            Which::Id(id) => domains.iter().find(|d| d.id == *id),
-            Which::Name(name) => {
-                let names = self.names();
-                let mut called = domains.iter().filter(|d| toolstack::name_of(d, &names) == Some(name));
-                // Xen's own name for it.
-                called.next().or_else(|| self.host.hardware_domain().filter(|_| name == "Domain-0"))
-            }
-        };
-        found.ok_or_else(|| {
-            let names = self.names();
-            let list = domains.iter().map(|d| match toolstack::name_of(d, &names) {
-                Some(name) => format!("{} ({name})", d.id),
-                None => d.id.to_string(),
-            });
-            let list = list.collect::<Vec<_>>().join(", ");
-            match &self.options.domain {
-                Which::Hardware => Error::missing("domain 0", format!("the domain list has {list} only")),
-                Which::Id(id) => Error::Usage(format!("there is no domain {id}; the dump has {list}")),
-                Which::Name(name) => {
-                    Error::Usage(format!("no domain is known to be called {name}; the dump has {list}"))
-                }
-            }
-        })
+        pick::pick(self.host, &self.options.domain, &|| self.names())
     }
 
     /// The names that dom0's toolstack gave to domains.

@@ -165,7 +165,9 @@ impl Info {
                 vcpus: registers.remove(&d.id).unwrap_or_default().iter().map(VcpuReport::new).collect(),
             });
         }
-        let name = |id| domains.iter().find(|d| d.id == id)?.name.as_deref();
+        let map = map.map(|progress| {
+            Map::take(&host, progress).named(|id| domains.iter().find(|d| d.id == id)?.name.as_deref())
+        });
         let [_, changeset, compiler, date, _] = host.strings.clone();
         let note =
             |(name, kind, size): &(String, u32, usize)| NoteInfo { name: name.clone(), kind: *kind, size: *size };
@@ -189,7 +191,7 @@ impl Info {
             bytes: source.len(),
             cut_off_bytes: mem.segments().cut_off,
             warnings,
-            map: map.map(|progress| Map::take(&host, progress).named(name)),
+            map,
         })
     }
 }

@@ -28,7 +28,8 @@
 //! | [`mod@map`] | draws the machine's memory by owner |
 //! | [`cli`] | the command |
 //!
-//! Arrows run downwards only; [`cut`](mod@cut) joins them, [`report`] and [`info`] tell.
+//! Arrows run downwards only; [`cut`](mod@cut) joins them, [`report`] and [`info`] tell, [`log`](mod@log) prints what kernels and
+//! Xen said.
 //!
 //! # The method
 //!
@@ -79,6 +80,8 @@
 //! anonymous), `private` (order of a free block), `lru`; where they are, and what marks compound, hugetlb and slab pages,
 //! is told by VMCOREINFO and differs by kernel: the table in [`linux::mm::layout`].
 //!
+//! **Logs**: the kernel's ring in three generations ([`linux::log`]), Xen's console ring ([`xen::console`]).
+//!
 //! **zstd**: a file that begins with `28 b5 2f fd` is unpacked first, into a sparse temporary file.
 //!
 //! # What is written
@@ -128,8 +131,10 @@ mod dwarf;
 pub mod error;
 pub mod info;
 pub mod linux;
+pub mod log;
 pub mod map;
 pub mod options;
+pub mod pick;
 pub mod pipeline;
 pub mod plan;
 pub mod report;

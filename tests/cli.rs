@@ -78,6 +78,40 @@ fn a_cut_reports_and_leaves_one_private_file() {
 }
 
 #[test]
+fn logs_go_to_standard_output() {
+    let f = Folder::new();
+    let lines = vec!["first".to_string(), "second".to_string()];
+    let xen: String = (0..9).map(|n| format!("(XEN) line {n}\n")).collect();
+    let dump = f.dump(machine().log(lines).conring(Some(xen.clone())));
+    let said = |options: &[&dyn AsRef<std::ffi::OsStr>]| {
+        let out = run(&[&[&"log" as &dyn AsRef<std::ffi::OsStr>, &dump], options].concat());
+        let said = String::from_utf8(out.stdout).unwrap();
+        (out.status.code(), said, String::from_utf8(out.stderr).unwrap())
+    };
+    let plain = "[    0.000000] first\n[    1.002003] second\n".to_string();
+    assert_eq!(said(&[]), (Some(0), plain.clone(), String::new()));
+    assert_eq!(said(&[&"--raw"]), (Some(0), plain.replace('[', "<29>["), String::new()));
+    assert_eq!(said(&[&"--xen", &"--no-mmap"]), (Some(0), xen, String::new()));
+    for (status, words, options) in [
+        (1, "the P2M is missing from the dump: domain 1", &["--domain", "1"][..]),
+        (2, "there is no domain 9; the dump has 0, 1", &["--domain", "9"]),
+        (2, "cannot be used with", &["--xen", "--raw"]),
+        (2, "cannot be used with", &["--xen", "--domain", "0"]),
+    ] {
+        let options: Vec<&dyn AsRef<std::ffi::OsStr>> = options.iter().map(|o| o as _).collect();
+        let (code, out, err) = said(&options);
+        assert_eq!((code, out.as_str()), (Some(status), ""), "{err}");
+        assert!(err.contains(words), "{err}");
+    }
+    assert_eq!(run(&[&"log", &f.path("nothing")]).status.code(), Some(3));
+    // A full disk is no reader that went away.
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xdump-cut"));
+    let out = command.arg("log").arg(&dump).stdout(full).output().unwrap();
+    assert_eq!(out.status.code(), Some(3), "{}", String::from_utf8_lossy(&out.stderr));
+}
+
+#[test]
 fn json_for_scripts_and_quiet_for_cron() {
     let f = Folder::new();
     let dump = f.dump(machine());

@@ -193,6 +193,7 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             ("xdump-cut info --json vmcore", "What the dump holds."),
             ("xdump-cut info --map vmcore", "What the dump holds, and whose each part of the machine's memory is."),
             ("xdump-cut info --map memory.svg vmcore", "The same with a picture for a browser."),
+            ("xdump-cut log --xen vmcore | tail", "What Xen said last."),
         ],
     ),
     ("SEE ALSO", &[("", "crash(8), drgn(1), gdb(1), makedumpfile(8)")]),
@@ -208,9 +209,11 @@ fn page() -> String {
     man.render_name_section(&mut out).unwrap();
     let mut roff = Roff::new();
     roff.control("SH", ["SYNOPSIS"]);
-    for form in
-        ["[OPTIONS] VMCORE OUT", "info [--json] [--map [FILE.svg]] [--force] [--no-mmap] [--tmp-dir DIR] VMCORE"]
-    {
+    for form in [
+        "[OPTIONS] VMCORE OUT",
+        "info [--json] [--map [FILE.svg]] [--force] [--xen-syms FILE] [--no-mmap] [--tmp-dir DIR] VMCORE",
+        "log [--domain ID|NAME | --xen] [--raw] [--xen-syms FILE] [--no-mmap] [--tmp-dir DIR] VMCORE",
+    ] {
         roff.text([bold("xdump-cut"), roman(format!(" {form}"))]).control("br", []);
     }
     roff.to_writer(&mut out).unwrap();

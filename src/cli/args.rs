@@ -32,6 +32,13 @@ pub enum Command {
     /// kernel release. With --map, it draws the machine's memory.
     #[command(override_usage = "xdump-cut info [OPTIONS] VMCORE")]
     Info(InfoArgs),
+    /// Print dom0's kernel log, another domain's, or Xen's console ring, as dmesg would.
+    ///
+    /// The kernel's own ring is read, of whichever generation, by what its VMCOREINFO and kallsyms tell; Xen's is found by its
+    /// shape. Neither vmlinux nor xen-syms is needed. Oldest lines come first, cleared ones (dmesg -c, xl dmesg -c) too, as
+    /// far as they were not overwritten. Bytes that are not printable ASCII stand as \xNN. What is missing or damaged is
+    /// left out, and told on standard error.
+    Log(LogArgs),
 }
 
 /// How to cut.
@@ -147,6 +154,31 @@ pub struct InfoArgs {
     pub tmp_dir: Option<PathBuf>,
 }
 
+/// Which log to print.
+#[derive(Debug, clap::Args)]
+pub struct LogArgs {
+    /// The full Xen dump: an ELF vmcore, or one compressed with zstd.
+    pub vmcore: PathBuf,
+    /// The domain: its id, or the name that dom0's toolstack knows it by. The default is dom0.
+    #[arg(long, value_name = "ID|NAME")]
+    pub domain: Option<Which>,
+    /// Xen's console ring, as xl dmesg prints it.
+    #[arg(long, conflicts_with_all = ["domain", "raw"])]
+    pub xen: bool,
+    /// Begin each line of a kernel's with facility and level, as dmesg -r does: <6>.
+    #[arg(short, long)]
+    pub raw: bool,
+    /// The host's xen-syms, for a dump without Xen's notes, or one whose console ring cannot be found without.
+    #[arg(long, value_name = "FILE")]
+    pub xen_syms: Option<PathBuf>,
+    /// Read the dump instead of mapping it.
+    #[arg(long)]
+    pub no_mmap: bool,
+    /// Where a compressed dump is unpacked. The default is TMPDIR, or /tmp.
+    #[arg(long, value_name = "DIR")]
+    pub tmp_dir: Option<PathBuf>,
+}
+
 /// Formats of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
@@ -201,6 +233,8 @@ mod tests {
         assert!(parse("xdump-cut a").is_err());
         assert!(parse("xdump-cut info a").is_ok_and(|a| a.command.is_some()));
         assert!(parse("xdump-cut info a b").is_err());
+        assert!(parse("xdump-cut log a --domain 3 --raw").is_ok_and(|a| a.command.is_some()));
+        assert!(parse("xdump-cut log a --domain 3 --xen").is_err());
         assert!(parse("xdump-cut -E --compress zlib a b").is_err());
         assert!(parse("xdump-cut -d 31 a b").is_ok_and(|a| a.cut.level == Level::MOST));
         assert!(parse("xdump-cut -d 32 a b").is_err());

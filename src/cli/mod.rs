@@ -9,6 +9,7 @@ use crate::cut;
 use crate::error::{Error, Result};
 use crate::info::Info;
 use crate::linux::symbols::Symbols;
+use crate::log::{self, LogOptions, Whose};
 use crate::map::{svg, terminal};
 use crate::options::{Format, Options};
 use crate::plan::layout::Layout;
@@ -17,12 +18,12 @@ use crate::sink::Output;
 use crate::source::{self, OpenOptions, ReadAt};
 use crate::vmcoreinfo::Vmcoreinfo;
 use crate::xen::XenSyms;
-use args::{Args, Command, Cut, InfoArgs, OutputFormat, OutputLayout, ReportFormat};
+use args::{Args, Command, Cut, InfoArgs, LogArgs, OutputFormat, OutputLayout, ReportFormat};
 use clap::Parser;
 use exit::Exit;
 use map::MapTo;
 use progress::Display;
-use std::io::{IsTerminal, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::path::Path;
 
 /// Runs the command; the exit status is what the caller hands to the system.
@@ -40,6 +41,7 @@ pub fn run() -> Exit {
             Ok((path, map)) => (path.clone(), print_info(&info, &path, &map)),
             Err(e) => ("info".into(), Err(e)),
         },
+        Some(Command::Log(log)) => (log.vmcore.clone(), print_log(&log)),
         None => (args.cut.vmcore.clone().unwrap_or_default(), cut_out(&args.cut)),
     };
     match done {
@@ -170,6 +172,28 @@ fn print_info(args: &InfoArgs, vmcore: &Path, map: &MapTo) -> Result<()> {
         }
     }
     print(&text)
+}
+
+fn print_log(args: &LogArgs) -> Result<()> {
+    let source = source::open(&args.vmcore, &OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone() })?;
+    let whose = if args.xen { Whose::Xen } else { Whose::Domain(args.domain.clone().unwrap_or_default()) };
+    let xen_syms = args.xen_syms.as_deref().map(XenSyms::open).transpose()?;
+    let options = LogOptions { whose, raw: args.raw, xen_syms };
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let done = log::write(&*source, &options, &mut out).and_then(|warnings| {
+        out.flush().map_err(|e| Error::write("standard output", e))?;
+        Ok(warnings)
+    });
+    match done {
+        // As in print.
+        Err(Error::Write { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        Err(e) => Err(e),
+        Ok(warnings) => {
+            let name = args.vmcore.display();
+            warnings.iter().for_each(|w| complain(&format!("xdump-cut: {name}: warning: {w}")));
+            Ok(())
+        }
+    }
 }
 
 fn json(value: &impl serde::Serialize) -> String {

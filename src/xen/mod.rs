@@ -5,6 +5,7 @@
 
 pub mod census;
 pub mod class;
+pub mod console;
 pub mod cpu;
 mod dirty;
 pub mod domain;

@@ -18,6 +18,10 @@ use std::path::Path;
 /// What is looked up. `_frame_table` is a static variable, to whose name compilers add a number.
 const WANTED: &[&str] = &[
     "_frame_table",
+    "conring",
+    "conring_size",
+    "conringc",
+    "conringp",
     "dom_io",
     "dom_xen",
     "domain_list",
