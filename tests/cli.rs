@@ -93,7 +93,7 @@ fn logs_go_to_standard_output() {
     assert_eq!(said(&[&"--raw"]), (Some(0), plain.replace('[', "<29>["), String::new()));
     assert_eq!(said(&[&"--xen", &"--no-mmap"]), (Some(0), xen, String::new()));
     for (status, words, options) in [
-        (1, "the P2M is missing from the dump: domain 1", &["--domain", "1"][..]),
+        (1, "no page table of domain 1 maps one", &["--domain", "1"][..]),
         (2, "there is no domain 9; the dump has 0, 1", &["--domain", "9"]),
         (2, "cannot be used with", &["--xen", "--raw"]),
         (2, "cannot be used with", &["--xen", "--domain", "0"]),

@@ -103,6 +103,23 @@ fn a_guests_pages_are_its_own() {
     }
 }
 
+/// No page of a guest's file is in dom0's output, which has its own.
+#[test]
+fn no_guests_page_is_in_dom0s_output() {
+    on_each_fixture(|fixture, findings| {
+        let dump = open(&cut_with(fixture, "stranger.kdump", &["-d", "1"]));
+        let names: Vec<String> = guests(fixture).into_iter().map(|g| g.name).collect();
+        let mut own = 0;
+        for frame in dump.frames() {
+            let page = dump.page(frame).unwrap();
+            let guest = names.iter().find(|n| page.starts_with(format!("LAB-{n}-PAGE-").as_bytes()));
+            findings.check(guest.is_none(), "a guest's page", || format!("{guest:?} at PFN {frame:#x}"));
+            own += usize::from(page.starts_with(b"LAB-dom0-PAGE-"));
+        }
+        findings.check(own >= 512, "dom0's own pages", || own.to_string());
+    });
+}
+
 /// drgn sees the guest's processes, and traces each of its CPUs.
 #[test]
 fn drgn_opens_guests() {

@@ -8,7 +8,7 @@
 //! | `VMCOREINFO_XEN` | 0 | text, see [`crate::vmcoreinfo`] |
 //! | `QEMU` | 0 | per CPU, in dumps that QEMU made: see [`super::qemu`] |
 //!
-//! Where Xen's own are missing, [`super::find`] makes an equal [`XenNotes`] from memory.
+//! Where Xen's own are missing, `super::find` makes an equal [`XenNotes`] from memory.
 
 use super::paging::AddressSpace;
 use super::qemu::QemuCpu;

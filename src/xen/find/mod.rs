@@ -6,7 +6,7 @@
 //!    and Xen's image where one of the known layouts has it. In the image stands `idle_pg_table`, the root of all.
 //! 2. *The version* ([`version`]) from the code of Xen's own functions that return it.
 //! 3. *The frame table* by layout; how far it goes by its entries.
-//! 4. *The domains* ([`domains`]): what the frame table's entries name as owners, and the one offset at which these lead
+//! 4. *The domains* ([`mod@domains`]): what the frame table's entries name as owners, and the one offset at which these lead
 //!    to each other by ascending id.
 //!
 //! A `xen-syms` of the same build ([`super::syms`]) gives the addresses of variables, and so leaves less to search.
@@ -27,7 +27,7 @@ use crate::vmcoreinfo::Vmcoreinfo;
 pub(super) use domains::find as domains;
 use std::fmt::Write;
 
-/// Makes up what `parts` lack, but for the domain list ([`domains`]).
+/// Makes up what `parts` lack, but for the domain list ([`mod@domains`]).
 ///
 /// # Errors
 /// [`Error::NotXen`] if the memory shows no Xen, [`Error::Usage`] for a `xen-syms` of another build.
