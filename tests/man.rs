@@ -15,8 +15,8 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "",
-                "Both formats hold the pages of dom0 by pseudo-physical address, one NT_PRSTATUS and one QEMU CPU note \
-                  per vCPU, dom0's VMCOREINFO, and a note named XDUMPCUT. A zero page that was left out reads as zeros \
+                "Both formats hold the pages of the domain by pseudo-physical address, one NT_PRSTATUS and one QEMU CPU note \
+                  per vCPU that ever ran, its kernel's VMCOREINFO, and a note named XDUMPCUT. A zero page that was left out reads as zeros \
                   in both. Pages that the dump lacks are missing from the output; they are never zeros.",
             ),
             (
@@ -26,8 +26,8 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             ),
             (
                 "",
-                "The Xen-heap pages that dom0 maps (shared info, grant table) stand above its highest page. Pages of \
-                  other domains that dom0 has mapped stay out; dom0's tables still name their numbers.",
+                "The Xen-heap pages that a PV domain maps (shared info, grant table) stand above its highest page. Pages of \
+                  other domains that it has mapped stay out; its tables still name their numbers.",
             ),
             (
                 "",
@@ -42,16 +42,16 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "native",
-                "What OUTPUT tells of: as if dom0 had run on bare metal. Every reader opens it, and crash shows each vCPU's \
+                "What OUTPUT tells of: as if the domain had run on bare metal. Every reader opens it, and crash shows each vCPU's \
                   registers, which it does not find in a Xen dump.",
             ),
             (
                 "machine",
                 "As makedumpfile writes Xen dumps: pages at their machine address, page tables and all other content as \
-                  they were, the notes of the full dump in their order. The last word of the crash note is set to dom0's \
-                  pfn_to_mfn_frame_list_list; VMCOREINFO and XDUMPCUT are added behind. It holds dom0's pages (the dump \
-                  level leaves out the same ones, but never a page of the P2M) and the Xen-heap pages that dom0 maps. \
-                  crash opens both formats with dom0's vmlinux and shows what it shows of the full dump. drgn and gdb \
+                  they were, the notes of the full dump in their order. The last word of the crash note is set to the domain's \
+                  pfn_to_mfn_frame_list_list; VMCOREINFO and XDUMPCUT are added behind. It holds the domain's pages (the dump \
+                  level leaves out the same ones, but never a page of the P2M) and the Xen-heap pages that it maps. \
+                  crash opens both formats with its vmlinux and shows what it shows of the full dump. drgn and gdb \
                   know nothing of Xen's page tables and cannot use it. A domain that publishes no frame list (as those \
                   that xl built since Xen 4.7) cannot be opened by crash in this layout; there is a warning.",
             ),
@@ -68,11 +68,31 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "DOMAINS",
+        &[
+            (
+                "PV",
+                "Its page tables hold machine frames and are rewritten. Its P2M is read from the frame list (the crash \
+                  note's for dom0, the shared info's for others) or from the linear list that newer kernels publish; what \
+                  these lack or have wrong is taken from the other, from the kernel's own variables (xen_p2m_addr, or \
+                  phys_to_machine_mapping of XenLinux), and at last from Xen's M2P. Each entry is held against the M2P and \
+                  the frame's owner. Whatever was repaired is said in a warning.",
+            ),
+            (
+                "PVH, HVM",
+                "Its page tables hold its own numbers and stay as they are. Its P2M is the nested tables of AMD (NPT) or Intel \
+                  (EPT). Registers are Xen's copies, held against the VMCB on AMD; of Intel's VMCS nothing can be read, so \
+                  they are those of the last exit.",
+            ),
+            ("", "Names are found in dom0's page cache, where the toolstack has left each domain's configuration."),
+        ],
+    ),
+    (
         "DUMP LEVEL",
         &[
             (
                 "",
-                "The level is a sum of makedumpfile's bits, read from dom0's struct pages through dom0's own page tables \
+                "The level is a sum of makedumpfile's bits, read from the kernel's struct pages through its own page tables \
                   and VMCOREINFO. A page leaves only if its struct page says what it is; one that cannot be read, or makes \
                   no sense, is kept and counted.",
             ),
@@ -190,6 +210,8 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
                 "For crash as it was used on full Xen dumps: crash vmlinux xen.elf, or crash xen-syms xen.elf",
             ),
             ("xdump-cut --report json -f vmcore dom0.kdump", "For scripts: the report as JSON on standard output."),
+            ("xdump-cut --domain web vmcore web.kdump", "A guest: crash GUESTS-VMLINUX web.kdump"),
+            ("xdump-cut --all-domains vmcore folder", "All domains, each into a file of its own."),
             ("xdump-cut info --json vmcore", "What the dump holds."),
             ("xdump-cut info --map vmcore", "What the dump holds, and whose each part of the machine's memory is."),
             ("xdump-cut info --map memory.svg vmcore", "The same with a picture for a browser."),

@@ -6,11 +6,12 @@ use crate::plan::level::Level;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-/// Cut dom0 out of a full Xen system dump, as a dump that crash, drgn and gdb open.
+/// Cut a domain out of a full Xen system dump, as a dump that crash, drgn and gdb open.
 ///
-/// Reads an ELF vmcore as kdump saves it under Xen, or QEMU of a virtual Xen host (x86_64, PV dom0), and writes a dump in which dom0 looks as if it had
-/// run on bare metal: pages at pseudo-physical addresses, page tables rewritten from MFN to PFN, dom0's own VMCOREINFO
-/// and the registers of its vCPUs. Needs neither vmlinux nor xen-syms. Zero, free and other domains' pages stay out.
+/// Reads an ELF vmcore as kdump saves it under Xen, or QEMU of a virtual Xen host (x86_64), and writes a dump in which the
+/// domain, dom0 if no other is named, looks as if it had run on bare metal: pages at pseudo-physical addresses, a PV domain's
+/// page tables rewritten from MFN to PFN, its kernel's own VMCOREINFO and the registers of its vCPUs. Needs neither vmlinux
+/// nor xen-syms. Zero, free and other domains' pages stay out.
 #[derive(Debug, Parser)]
 #[command(name = "xdump-cut", version, max_term_width = 100)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -28,8 +29,9 @@ pub struct Args {
 pub enum Command {
     /// Tell what a Xen dump holds.
     ///
-    /// Prints Xen's version and build, the notes, the domains with their pages and vCPUs, page classes, and dom0's
-    /// kernel release. With --map, it draws the machine's memory.
+    /// Prints Xen's version and build, the notes, physical CPUs and which of them crashed, page classes, and of each domain
+    /// its name, kernel release, pages, vCPUs, and P2M: from which source it was read, how much of it Xen confirms, and what
+    /// was repaired. With --map, it draws the machine's memory.
     #[command(override_usage = "xdump-cut info [OPTIONS] VMCORE")]
     Info(InfoArgs),
     /// Print dom0's kernel log, another domain's, or Xen's console ring, as dmesg would.
@@ -55,7 +57,7 @@ pub struct Cut {
     #[arg(long, value_name = "ID|NAME")]
     pub domain: Option<Which>,
     /// Cut out every domain: OUT is a folder, which is made if need be, and gets a file for each, named dom0.kdump,
-    /// dom3-web.kdump and so on (.elf with -E).
+    /// dom3-web.kdump and so on (.elf with -E). One that cannot be cut does not keep the others from it.
     #[arg(long, conflicts_with = "domain")]
     pub all_domains: bool,
     /// What to leave out, in makedumpfile's bits: 1 zero pages (readers see zeros all the same), 2 page cache, 4 page cache
@@ -93,11 +95,12 @@ pub struct Cut {
     /// Overwrite OUT if it exists.
     #[arg(short, long)]
     pub force: bool,
-    /// dom0's VMCOREINFO, in a file as makedumpfile -g writes it (or a copy of the kernel's note), to be believed before the
-    /// one in the dump, which has the word on what it lacks: files of makedumpfile say nothing of page types.
+    /// The VMCOREINFO of the domain's kernel, in a file as makedumpfile -g writes it (or a copy of the kernel's note), to be
+    /// believed before the one in the dump, which has the word on what it lacks: files of makedumpfile say nothing of page
+    /// types. With --all-domains, this and what follows is used for the domains whose kernel it fits.
     #[arg(short = 'i', long, value_name = "FILE")]
     pub vmcoreinfo: Option<PathBuf>,
-    /// dom0's kernel with debugging information: symbols where its own kallsyms, and structure layouts where its own
+    /// The domain's kernel with debugging information: symbols where its own kallsyms, and structure layouts where its own
     /// VMCOREINFO, cannot be found in the dump.
     #[arg(short = 'x', long, value_name = "FILE")]
     pub vmlinux: Option<PathBuf>,
@@ -191,7 +194,7 @@ pub enum OutputFormat {
 /// Layouts of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OutputLayout {
-    /// As if dom0 had run on bare metal: pages by PFN, page tables rewritten, dom0's own notes. For every reader.
+    /// As if the domain had run on bare metal: pages by PFN, page tables rewritten, its own notes. For every reader.
     Native,
     /// As makedumpfile -X does it: pages by MFN, nothing altered, Xen's notes. For crash's and makedumpfile's own ways with
     /// Xen dumps.
