@@ -17,11 +17,10 @@ use crate::sink::{Output, elf, kdump};
 use crate::source::{MachineMemory, ReadAt, Vmcore};
 use crate::units::{Pfn, VirtAddr};
 use crate::vmcoreinfo::Vmcoreinfo;
-use crate::xen::cpu::cpus as physical_cpus;
 use crate::xen::p2m::Help;
 use crate::xen::p2m::inverted::Inverted;
 use crate::xen::survey::Survey;
-use crate::xen::vcpu::vcpus;
+use crate::xen::vcpu::{physical_cpus, vcpus};
 use crate::xen::{Domain, Host, P2m};
 use crate::{Error, report};
 use std::collections::BTreeMap;
@@ -154,8 +153,10 @@ impl Cutter<'_> {
                 .warnings
                 .push("the kernel was changing the mapping of its P2M; entries of that moment may be old".into());
         }
-        let cpus = vcpus(host, &[domain]).remove(&domain.id).unwrap_or_default();
-        report.vcpus(&cpus, physical_cpus(host));
+        let mut cpus = vcpus(host, &[domain]);
+        let physical = physical_cpus(host, &cpus);
+        let cpus = cpus.remove(&domain.id).unwrap_or_default();
+        report.vcpus(&cpus, physical);
 
         progress.stage("finding the kernel", None);
         let kernel = Kernel::find(host, domain, &p2m);

@@ -7,12 +7,12 @@ use crate::pipeline::Progress;
 use crate::report::{VcpuReport, size};
 use crate::source::{MachineMemory, ReadAt, Vmcore};
 use crate::units::PAGE_BYTES;
-use crate::xen::cpu::{PhysicalCpu, cpus};
+use crate::xen::cpu::PhysicalCpu;
 use crate::xen::notes::Origin;
 use crate::xen::p2m::inverted::Inverted;
 use crate::xen::p2m::{Help, P2mCheck};
 use crate::xen::survey::Survey;
-use crate::xen::vcpu::vcpus;
+use crate::xen::vcpu::{physical_cpus, vcpus};
 use crate::xen::{Domain, Host, P2m, XenSyms};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -123,6 +123,7 @@ impl Info {
         let host = Host::open_with(&mem, &core, syms).map_err(|e| e.in_file(mem.segments().cut_off))?;
         let pages = Survey::take(&host);
         let mut registers = vcpus(&host, &host.domains.iter().collect::<Vec<_>>());
+        let physical = physical_cpus(&host, &registers);
         let mut warnings = host.warnings.clone();
         let hardware = host.hardware_domain().map(|d| d.id);
         let inverted = OnceLock::new();
@@ -185,7 +186,7 @@ impl Info {
                 pdx_linear: host.frames.pdx().is_linear(),
             },
             notes: host.notes.list.iter().map(note).collect(),
-            cpus: cpus(&host),
+            cpus: physical,
             domains,
             pages,
             bytes: source.len(),

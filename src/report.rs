@@ -395,7 +395,8 @@ impl VcpuReport {
             None => "the VMCB",
         });
         let copies = v.control.map(|_| "nothing: its VMCS cannot be read; they are of its last exit");
-        let checked_by = by_vmcb.or(copies).map(String::from);
+        let by_qemu = v.by_qemu.then_some("QEMU, which saw the processor in the guest");
+        let checked_by = by_qemu.or(by_vmcb).or(copies).map(String::from);
         Self {
             id: v.id,
             state,

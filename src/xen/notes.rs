@@ -138,7 +138,7 @@ impl Parts {
         }
         for (cpu, state) in parts.cpus.iter_mut().zip(qemu) {
             cpu.qemu = state;
-            cpu.cr3 = cpu.cr3.or(state.map(|s| s.cr3));
+            cpu.cr3 = cpu.cr3.or(state.map(|s| s.control.cr3));
         }
         parts.identity = identity.0;
         parts
