@@ -17,8 +17,8 @@ use crate::sink::{Output, elf, kdump};
 use crate::source::{MachineMemory, ReadAt, Vmcore};
 use crate::units::{Pfn, VirtAddr};
 use crate::vmcoreinfo::Vmcoreinfo;
-use crate::xen::p2m::Help;
 use crate::xen::p2m::inverted::Inverted;
+use crate::xen::p2m::{Help, Owned};
 use crate::xen::survey::Survey;
 use crate::xen::vcpu::{physical_cpus, vcpus};
 use crate::xen::{Domain, Host, P2m};
@@ -128,7 +128,7 @@ impl Cutter<'_> {
         };
         let machine = self.machine();
         // A domain that owns nothing has no entry.
-        let owned = machine.domains.get(&domain.id).copied().filter(|_| machine.exact);
+        let owned = machine.domains.get(&domain.id).map(|pages| Owned { pages: *pages, exact: machine.exact });
         let help = Help { own: None, owned, inverted: &inverted };
         self.pool.install(|| own_list::read(self.host, domain, self.options.symbols.as_ref(), &help))
     }

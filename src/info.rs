@@ -10,7 +10,7 @@ use crate::units::PAGE_BYTES;
 use crate::xen::cpu::PhysicalCpu;
 use crate::xen::notes::Origin;
 use crate::xen::p2m::inverted::Inverted;
-use crate::xen::p2m::{Help, P2mCheck};
+use crate::xen::p2m::{Help, Owned, P2mCheck};
 use crate::xen::survey::Survey;
 use crate::xen::vcpu::{physical_cpus, vcpus};
 use crate::xen::{Domain, Host, P2m, XenSyms};
@@ -128,7 +128,7 @@ impl Info {
         let hardware = host.hardware_domain().map(|d| d.id);
         let inverted = OnceLock::new();
         let p2m = |d: &Domain| {
-            let owned = pages.domains.get(&d.id).copied().filter(|_| pages.exact);
+            let owned = pages.domains.get(&d.id).map(|n| Owned { pages: *n, exact: pages.exact });
             let all = || Inverted::of_all(&host);
             let inverted = || inverted.get_or_init(all).get(&d.id).unwrap_or(Inverted::NOTHING);
             own_list::read(&host, d, None, &Help { own: None, owned, inverted: &inverted })

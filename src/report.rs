@@ -216,8 +216,15 @@ impl Report {
         self.warnings.extend(repaired.map(|(source, n)| {
             format!("{n} P2M entries that the {} lacked, or had wrong, were taken from the {source}", c.source)
         }));
-        let short = c.owned.unwrap_or(0).saturating_sub(c.believed);
-        if short > 0 {
+        for source in &c.refused {
+            self.warnings.push(format!(
+                "the {source} that the domain publishes leads nowhere; its P2M was read from the {}",
+                c.source
+            ));
+        }
+        let short = c.owned.unwrap_or(0).saturating_sub(c.believed - c.xen_heap);
+        // Up to Xen 4.9 a translated domain's tables count as its own pages.
+        if short > 0 && !p2m.translated {
             self.warnings.push(format!(
                 "{short} pages that Xen gives to the domain have no PFN that is known; they are not in the output"
             ));
