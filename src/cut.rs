@@ -153,13 +153,16 @@ impl Cutter<'_> {
                 .warnings
                 .push("the kernel was changing the mapping of its P2M; entries of that moment may be old".into());
         }
-        let mut cpus = vcpus(host, &[domain]);
+        // A CPU that QEMU saw in a guest is known by that guest's vCPUs.
+        let by_qemu = host.notes.cpus.iter().any(|c| c.qemu.is_some());
+        let mut cpus =
+            if by_qemu { vcpus(host, &host.domains.iter().collect::<Vec<_>>()) } else { vcpus(host, &[domain]) };
         let physical = physical_cpus(host, &cpus);
         let cpus = cpus.remove(&domain.id).unwrap_or_default();
         report.vcpus(&cpus, physical);
 
         progress.stage("finding the kernel", None);
-        let kernel = Kernel::find(host, domain, &p2m);
+        let kernel = pool.install(|| Kernel::find(host, domain, &p2m));
         let landmarks = pool.install(|| kernel.as_ref().map(Kernel::landmarks)).unwrap_or_default();
         let given = (options.vmcoreinfo.as_ref(), options.vmlinux.as_deref());
         let info = |k, given| pool.install(|| vmcoreinfo(k, host, &landmarks, given));
@@ -196,7 +199,7 @@ impl Cutter<'_> {
         let about = report::about(host, domain, &plan);
         let text = found.as_ref().map(|f| f.info.text());
         let notes = match machine {
-            true => NoteBlob::machine(self.core.notes(), list, text, &about),
+            true => NoteBlob::machine(self.core.notes(), &host.notes, list, text, &about),
             false => NoteBlob::new(&cpus, text, kernel.as_ref().map(|k| k.root), &about),
         };
 

@@ -15,7 +15,6 @@ use crate::xen::survey::Survey;
 use crate::xen::vcpu::{physical_cpus, vcpus};
 use crate::xen::{Domain, Host, P2m, XenSyms};
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::OnceLock;
 
@@ -133,18 +132,23 @@ impl Info {
             let inverted = || inverted.get_or_init(all).get(&d.id).unwrap_or(Inverted::NOTHING);
             own_list::read(&host, d, None, &Help { own: None, owned, inverted: &inverted })
         };
-        let p2ms: BTreeMap<u16, Result<P2m>> = host.domains.iter().map(|d| (d.id, p2m(d))).collect();
-        let dom0 = hardware.and_then(|id| p2ms.get(&id)?.as_ref().ok());
-        let names = dom0.map(|p2m| toolstack::names(host.memory(), p2m)).unwrap_or_default();
+        let first = host.hardware_domain().map(|d| (d.id, p2m(d)));
+        let of_dom0 = first.as_ref().and_then(|(_, p2m)| p2m.as_ref().ok());
+        let names = of_dom0.map(|p2m| toolstack::names(host.memory(), p2m)).unwrap_or_default();
+        let mut first = first;
         let mut domains = Vec::new();
         for d in &host.domains {
-            let p2m = match p2ms.get(&d.id) {
-                Some(Ok(p2m)) => Some(p2m),
-                Some(Err(e)) => {
+            // One at a time: each takes memory.
+            let p2m = match first.take_if(|(id, _)| *id == d.id) {
+                Some((_, p2m)) => p2m,
+                None => p2m(d),
+            };
+            let p2m = match &p2m {
+                Ok(p2m) => Some(p2m),
+                Err(e) => {
                     warnings.push(e.to_string());
                     None
                 }
-                None => None,
             };
             let release = p2m.and_then(|p2m| match release(&host, d, p2m) {
                 Ok(release) => Some(release),
@@ -220,10 +224,12 @@ impl fmt::Display for Info {
             x.phys_start.as_deref().unwrap_or("an unknown address"),
             x.tainted.map(|t| format!(", tainted {t:#x}")).unwrap_or_default()
         )?;
+        let some = self.notes.iter().any(|n| matches!(n.name.as_str(), "Xen" | "VMCOREINFO_XEN"));
+        let lack = if some { "not all notes of Xen's" } else { "no notes of Xen's" };
         match x.found_by {
             Origin::Notes => {}
-            Origin::XenSyms => writeln!(f, "  no notes of Xen's; found in memory with xen-syms")?,
-            Origin::Memory => writeln!(f, "  no notes of Xen's; found in memory")?,
+            Origin::XenSyms => writeln!(f, "  {lack}; found in memory with xen-syms")?,
+            Origin::Memory => writeln!(f, "  {lack}; found in memory")?,
         }
         let pdx = if x.pdx_linear { "the MFN" } else { "compressed" };
         writeln!(f, "  page state in count_info from bit {}, PDX is {pdx}", x.page_state_bit)?;
@@ -253,7 +259,8 @@ impl fmt::Display for Info {
             for v in &d.vcpus {
                 let at = v.rip.as_ref().map(|rip| format!(", rip {rip}")).unwrap_or_default();
                 let offline = if v.offline { ", offline" } else { "" };
-                writeln!(f, "    vCPU {}: {}{offline}{at}", v.id, v.state)?;
+                let guessed = if v.guessed { ", likely" } else { "" };
+                writeln!(f, "    vCPU {}: {}{offline}{guessed}{at}", v.id, v.state)?;
             }
         }
         let p = &self.pages;

@@ -5,6 +5,7 @@ use crate::linux::own_list;
 use crate::linux::toolstack::{self, Handle};
 use crate::options::Which;
 use crate::xen::{Domain, Host};
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 /// The domain that `which` names; `names` is only asked if a name is needed.
@@ -13,23 +14,32 @@ use std::collections::BTreeMap;
 /// [`Error::Missing`] without a hardware domain, [`Error::Usage`] for any other that is not there; both list what is.
 pub fn pick<'h>(host: &'h Host<'_>, which: &Which, names: &dyn Fn() -> BTreeMap<Handle, String>) -> Result<&'h Domain> {
     let domains = &host.domains;
+    let made = OnceCell::new();
+    let names = || made.get_or_init(names);
     let found = match which {
         Which::Hardware => host.hardware_domain(),
         Which::Id(id) => domains.iter().find(|d| d.id == *id),
         Which::Name(name) => {
             let names = names();
-            let mut called = domains.iter().filter(|d| toolstack::name_of(d, &names) == Some(name));
+            let called = domains.iter().filter(|d| toolstack::name_of(d, names) == Some(name));
+            let called: Vec<&Domain> = called.collect();
+            if let [first, second, ..] = called.as_slice() {
+                let why = format!("{} and {}; say which by its number", first.id, second.id);
+                return Err(Error::Usage(format!("more than one domain is called {name}: {why}")));
+            }
             // Xen's own name for it.
-            called.next().or_else(|| host.hardware_domain().filter(|_| name == "Domain-0"))
+            called.into_iter().next().or_else(|| host.hardware_domain().filter(|_| name == "Domain-0"))
         }
     };
     found.ok_or_else(|| {
         let names = names();
-        let list = domains.iter().map(|d| match toolstack::name_of(d, &names) {
+        let list = domains.iter().map(|d| match toolstack::name_of(d, names) {
             Some(name) => format!("{} ({name})", d.id),
             None => d.id.to_string(),
         });
         let list = list.collect::<Vec<_>>().join(", ");
+        // Where the list of domains is damaged, that may be the reason.
+        let list = host.warnings.iter().fold(list, |list, w| format!("{list} ({w})"));
         match which {
             Which::Hardware => Error::missing("domain 0", format!("the domain list has {list} only")),
             Which::Id(id) => Error::Usage(format!("there is no domain {id}; the dump has {list}")),

@@ -122,6 +122,8 @@ pub struct VcpuReport {
     pub state: String,
     /// Whether Xen did not run it: brought down, not brought up, or paused with its domain.
     pub offline: bool,
+    /// Whether nothing but likelihood says that these are its registers.
+    pub guessed: bool,
     /// Its instruction pointer, in hex.
     pub rip: Option<String>,
     /// Its stack pointer, in hex.
@@ -408,6 +410,7 @@ impl VcpuReport {
             id: v.id,
             state,
             offline: v.offline,
+            guessed: v.guessed,
             rip: v.regs.map(|r| hex(r.rip)),
             rsp: v.regs.map(|r| hex(r.rsp)),
             checked_by,

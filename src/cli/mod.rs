@@ -6,7 +6,7 @@ pub mod map;
 mod progress;
 
 use crate::cut;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::info::Info;
 use crate::linux::symbols::Symbols;
 use crate::log::{self, LogOptions, Whose};
@@ -111,17 +111,23 @@ fn cut_all(args: &Cut, options: &Options, source: &dyn ReadAt, progress: &dyn Di
     progress.finish();
     let all = all?;
     let count = all.len();
-    let mut failed: Vec<Error> = Vec::new();
+    let (mut reports, mut failed) = (Vec::new(), Vec::new());
     for (id, done) in all {
         match done {
-            Ok(report) => tell(args, &report)?,
+            Ok(report) => reports.push(report),
             Err(e) => {
                 complain(&format!("xdump-cut: {}: domain {id}: {e}", vmcore.display()));
                 failed.push(e);
             }
         }
     }
+    match args.report {
+        ReportFormat::Json if !args.quiet => print(&format!("{}\n", json(&reports)))?,
+        _ => reports.iter().try_for_each(|report| tell(args, report))?,
+    }
     let failures = failed.len();
+    // What may pass is worth another try.
+    failed.sort_by_key(|e| e.kind() == Kind::Trouble);
     failed.pop().map_or(Ok(()), |last| Err(Error::Partly { failed: failures, all: count, last: Box::new(last) }))
 }
 
@@ -130,7 +136,8 @@ fn tell(args: &Cut, report: &Report) -> Result<()> {
     if args.quiet {
         let name = args.vmcore.as_deref().map(Path::display);
         let Some(name) = name else { return Ok(()) };
-        report.warnings.iter().for_each(|w| complain(&format!("xdump-cut: {name}: warning: {w}")));
+        let whose = if args.all_domains { format!("domain {}: ", report.domain.id) } else { String::new() };
+        report.warnings.iter().for_each(|w| complain(&format!("xdump-cut: {name}: {whose}warning: {w}")));
         return Ok(());
     }
     let text = match args.report {

@@ -32,7 +32,8 @@ pub fn read(host: &Host<'_>, domain: &Domain, given: Option<&Symbols>, help: &He
     let own = Kernel::find(host, domain, &p2m).and_then(|kernel| {
         let found = note::find(&kernel, host.notes.linux.as_ref(), &kernel.landmarks().notes).ok();
         // Those of another kernel are told of when the kernel itself is looked for.
-        find(&kernel, &Names::find(&kernel, found.as_ref(), given).ok()?)
+        let names = |given| Names::find(&kernel, found.as_ref(), given);
+        find(&kernel, &names(given).or_else(|_| names(None)).ok()?)
     });
     own.map_or(Ok(p2m), |own| P2m::read_with(host, domain, &Help { own: Some(own), ..*help }))
 }

@@ -209,6 +209,13 @@ impl CrashInfo {
         })
     }
 
+    /// The note's ten words, with another `frame_list_list`.
+    pub(crate) fn words(&self, frame_list_list: Mfn) -> [u64; 10] {
+        let [a, b, c, d, e] = self.strings;
+        let (tainted, start) = (self.tainted.unwrap_or(0), self.phys_start.map_or(0, |a| a.0));
+        [self.major, self.minor, a, b, c, d, e, tainted, start, frame_list_list.0]
+    }
+
     /// The five strings, where they can be read: extra version, changeset, compiler, date, time.
     pub fn strings(&self, mem: &MachineMemory<'_>) -> [String; 5] {
         self.strings.map(|addr| {

@@ -136,6 +136,9 @@ impl XenSyms {
                 if bytes == *piece { same += 1 } else { other += 1 }
             }
         }
+        if same + other == 0 {
+            return Err(wrong("neither its build ID nor any of its read-only data is in the dump".into()));
+        }
         // A few words of .rodata are written at boot.
         if other > same / 4 {
             return Err(wrong(format!("{other} of {} pieces of its read-only data differ", same + other)));

@@ -286,13 +286,16 @@ fn vcpu_at(host: &Host<'_>, domain: &Domain, va: VirtAddr, id: u32) -> Option<Vc
     let is_memory = |pfn| tables.as_ref().is_none_or(|t| t.lookup(pfn).is_some_and(|e| e <= MAX_FRAME));
     // At some exits a VMCB can have what is the host's.
     let own = |v: &Vmcb| v.nested == 0 || is_memory((v.control.cr3 & PTE_FRAME_MASK) >> PAGE_SHIFT);
-    let vmcb = hvm::vmcb(host, domain.hap, &bytes).filter(|v| translated && own(v));
+    let vmcb = if translated { hvm::vmcb(host, domain.hap, &bytes).filter(own) } else { None };
     let copies = || hvm::guest_cr(&bytes, is_memory).filter(|_| tables.is_some());
-    // Without nested paging the VMCB has the registers of Xen's own tables.
     // QEMU numbers CPUs as Xen does. Its tables are in the guest's memory.
     let seen = usize::try_from(processor).ok().and_then(|n| host.notes.cpus.get(n)?.qemu);
-    let in_guest = |q: &QemuCpu| tables.is_some() && is_memory((q.control.cr3 & PTE_FRAME_MASK) >> PAGE_SHIFT);
+    let in_guest = |q: &QemuCpu| {
+        let sound = q.regs.is_sound() && q.control.is_sound() && !XEN_AREA.contains(&q.regs.rip);
+        sound && tables.is_some() && is_memory((q.control.cr3 & PTE_FRAME_MASK) >> PAGE_SHIFT)
+    };
     let inside = seen.filter(in_guest);
+    // Without nested paging the VMCB has the registers of Xen's own tables.
     let control = vmcb.filter(|v| v.nested != 0).map(|v| v.control).or_else(copies);
     Some(Vcpu {
         processor,

@@ -180,16 +180,17 @@ impl<'h> Builder<'h> {
             return;
         }
         let mfn = Mfn(entry & !(FOREIGN | IDENTITY));
-        if entry & FOREIGN != 0 && pfn.0 < self.bound {
+        let on_machine = mfn.0 < self.host.frames.max_page() && mfn.0 <= MAX_FRAME;
+        if entry & FOREIGN != 0 && on_machine && pfn.0 < self.bound {
             check.foreign += 1;
             self.out.foreign.push((mfn, pfn));
             return;
         }
-        if entry & IDENTITY != 0 {
+        if entry & (FOREIGN | IDENTITY) == IDENTITY {
             check.identity += 1;
             return;
         }
-        if mfn.0 >= self.host.frames.max_page() || mfn.0 > MAX_FRAME || pfn.0 >= self.bound {
+        if entry & FOREIGN != 0 || !on_machine || pfn.0 >= self.bound {
             check.beyond_machine += 1;
             note(&mut self.doubts, pfn.0, 1);
             return;
