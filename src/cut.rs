@@ -199,7 +199,7 @@ impl Cutter<'_> {
         let about = report::about(host, domain, &plan);
         let text = found.as_ref().map(|f| f.info.text());
         let notes = match machine {
-            true => NoteBlob::machine(self.core.notes(), &host.notes, list, text, &about),
+            true => NoteBlob::machine(self.core.notes(), &host.notes.crash, list, text, &about),
             false => NoteBlob::new(&cpus, text, kernel.as_ref().map(|k| k.root), &about),
         };
 

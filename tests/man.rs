@@ -118,7 +118,7 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             "",
             "The report counts pages: kept, zero, left out and as what, missing and why, Xen-free, of other domains, of Xen; page tables and \
                entries rewritten; mappings that could not be carried; words that were cleared; warnings. On machines of \
-               more than 8 GiB the counts of what is not dom0's are estimated from a sample of the frame table, as a full \
+               more than 8 GiB the counts of what is not the domain's are estimated from a sample of the frame table, as a full \
                count would cost what the machine costs.",
         )],
     ),
@@ -164,7 +164,9 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             ),
             (
                 "1",
-                "The input is no Xen dump that can be cut, or is damaged where it must not be. Trying again gives the same.",
+                "The input is no Xen dump that can be cut, or is damaged where it must not be. Trying again gives the same. With \
+                  --all-domains: some domains could not be cut; each is told on standard error, and 2 or 3 says that a \
+                  file stood in the way.",
             ),
             ("2", "The command line is wrong, or OUT exists."),
             (

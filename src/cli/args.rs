@@ -49,7 +49,7 @@ pub struct Cut {
     /// The full Xen dump: an ELF vmcore, or one compressed with zstd.
     #[arg(required = true)]
     pub vmcore: Option<PathBuf>,
-    /// The file to write. It is written as OUT.incomplete, synced and renamed.
+    /// The file to write, or with --all-domains the folder. A file is written as OUT.incomplete, synced and renamed.
     #[arg(required = true)]
     pub out: Option<PathBuf>,
     /// The domain to cut out: its id, or the name that dom0's toolstack knows it by (found in dom0's page cache). The default

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 
 /// What Xen's own lines begin with.
 const PREFIX: &[u8] = b"(XEN) ";
-/// Sizes of rings (Xen's default is 16 KiB or more; the boot option `conring_size` takes any).
+/// Sizes of rings that are believed (Xen's default is 16 KiB or more; the boot option `conring_size` takes any).
 const SIZES: std::ops::RangeInclusive<u32> = 4096..=1 << 24;
 /// Bytes before and behind the pointer in which its size is looked for.
 const NEAR: usize = 64;
