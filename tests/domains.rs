@@ -158,7 +158,7 @@ fn crash_opens_guests() {
                     findings.check(only, "crash does not start", || format!("{}: {said}", guest.name));
                     // without its look at stacks it does
                     let log = match ask_with(&["--minimal"], fixture.vmlinux(), output, &["log"]) {
-                        Ok(session) => session.answer("log").to_string(),
+                        Ok(session) => session.all,
                         Err(said) => said,
                     };
                     let own = format!("lab.name={}", guest.name);
