@@ -25,10 +25,12 @@ pub fn words(bytes: &[u8]) -> impl ExactSizeIterator<Item = u64> + '_ {
     bytes.chunks_exact(8).map(|w| u64::from_le_bytes(w.try_into().unwrap_or_default()))
 }
 
-/// The text before the first NUL, or all of it; bytes that are no UTF-8 are replaced.
+/// The text before the first NUL, or all of it, for people: bytes that are no UTF-8 and what a terminal could take for a
+/// command are replaced.
 pub fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
+    let plain = |c: char| if c.is_control() && c != '\n' { '?' } else { c };
+    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).chars().map(plain).collect()
 }
 
 #[cfg(test)]
@@ -46,5 +48,6 @@ mod tests {
         assert_eq!(u64_at(&b, usize::MAX), None);
         assert_eq!(words(&b).collect::<Vec<_>>(), [0x0807_0605_0403_0201]);
         assert_eq!(text(b"abc\0def"), "abc");
+        assert_eq!(text(b"6.1\x1b[2J"), "6.1?[2J");
     }
 }

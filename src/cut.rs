@@ -4,7 +4,8 @@ use crate::error::{Absence, Kind, Result};
 use crate::linux::kernel::Landmarks;
 use crate::linux::names::Names;
 use crate::linux::{Found, Kernel, marks, note, own_list, toolstack};
-use crate::options::{Format, Options, Which};
+use crate::options::{Format, Options};
+use crate::pick;
 use crate::pipeline::Progress;
 use crate::pipeline::walk::Walker;
 use crate::plan::Plan;
@@ -17,11 +18,10 @@ use crate::source::container::Place;
 use crate::source::{self, ReadAt, Vmcore};
 use crate::units::{Mfn, PAGE_BYTES, Pfn, VirtAddr};
 use crate::vmcoreinfo::Vmcoreinfo;
-use crate::xen::cpu::cpus as physical_cpus;
 use crate::xen::p2m::inverted::Inverted;
-use crate::xen::p2m::{Help, Run};
+use crate::xen::p2m::{Help, Owned, Run};
 use crate::xen::survey::Survey;
-use crate::xen::vcpu::vcpus;
+use crate::xen::vcpu::{physical_cpus, vcpus};
 use crate::xen::{Domain, Host, P2m};
 use crate::{Error, report};
 use std::collections::BTreeMap;
@@ -105,32 +105,7 @@ struct Cutter<'a> {
 impl Cutter<'_> {
     /// The domain that the options name.
     fn pick(&self) -> Result<&Domain> {
-        let domains = &self.host.domains;
-        let found = match &self.options.domain {
-            Which::Hardware => self.host.hardware_domain(),
-            Which::Id(id) => domains.iter().find(|d| d.id == *id),
-            Which::Name(name) => {
-                let names = self.names();
-                let mut called = domains.iter().filter(|d| toolstack::name_of(d, &names) == Some(name));
-                // Xen's own name for it.
-                called.next().or_else(|| self.host.hardware_domain().filter(|_| name == "Domain-0"))
-            }
-        };
-        found.ok_or_else(|| {
-            let names = self.names();
-            let list = domains.iter().map(|d| match toolstack::name_of(d, &names) {
-                Some(name) => format!("{} ({name})", d.id),
-                None => d.id.to_string(),
-            });
-            let list = list.collect::<Vec<_>>().join(", ");
-            match &self.options.domain {
-                Which::Hardware => Error::missing("domain 0", format!("the domain list has {list} only")),
-                Which::Id(id) => Error::Usage(format!("there is no domain {id}; the dump has {list}")),
-                Which::Name(name) => {
-                    Error::Usage(format!("no domain is known to be called {name}; the dump has {list}"))
-                }
-            }
-        })
+        pick::pick(self.host, &self.options.domain, &|| self.names())
     }
 
     /// The names that dom0's toolstack gave to domains.
@@ -156,7 +131,7 @@ impl Cutter<'_> {
         };
         let machine = self.machine();
         // A domain that owns nothing has no entry.
-        let owned = machine.domains.get(&domain.id).copied().filter(|_| machine.exact);
+        let owned = machine.domains.get(&domain.id).map(|pages| Owned { pages: *pages, exact: machine.exact });
         let help = Help { own: None, owned, inverted: &inverted };
         self.pool.install(|| own_list::read(self.host, domain, self.options.symbols.as_ref(), &help))
     }
@@ -181,11 +156,16 @@ impl Cutter<'_> {
                 .warnings
                 .push("the kernel was changing the mapping of its P2M; entries of that moment may be old".into());
         }
-        let cpus = vcpus(host, &[domain]).remove(&domain.id).unwrap_or_default();
-        report.vcpus(&cpus, physical_cpus(host));
+        // A CPU that QEMU saw in a guest is known by that guest's vCPUs.
+        let by_qemu = host.notes.cpus.iter().any(|c| c.qemu.is_some());
+        let mut cpus =
+            if by_qemu { vcpus(host, &host.domains.iter().collect::<Vec<_>>()) } else { vcpus(host, &[domain]) };
+        let physical = physical_cpus(host, &cpus);
+        let cpus = cpus.remove(&domain.id).unwrap_or_default();
+        report.vcpus(&cpus, physical);
 
         progress.stage("finding the kernel", None);
-        let kernel = Kernel::find(host, domain, &p2m);
+        let kernel = pool.install(|| Kernel::find(host, domain, &p2m));
         let landmarks = pool.install(|| kernel.as_ref().map(Kernel::landmarks)).unwrap_or_default();
         let given = (options.vmcoreinfo.as_ref(), options.vmlinux.as_deref());
         let info = |k, given| pool.install(|| vmcoreinfo(k, host, &landmarks, given));
@@ -226,7 +206,7 @@ impl Cutter<'_> {
         let about = report::about(host, domain, &plan);
         let text = found.as_ref().map(|f| f.info.text());
         let notes = match machine {
-            true => NoteBlob::machine(self.core.notes(), list, text, &about),
+            true => NoteBlob::machine(self.core.notes(), &host.notes.crash, list, text, &about),
             false => NoteBlob::new(&cpus, text, kernel.as_ref().map(|k| k.root), &about),
         };
 

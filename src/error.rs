@@ -127,7 +127,7 @@ pub enum Error {
         failed: usize,
         /// Of how many.
         all: usize,
-        /// The last error.
+        /// One of the errors: one that may pass, if there is one.
         last: Box<Error>,
     },
     /// The domain is of a kind that this version cannot cut.

@@ -2,15 +2,17 @@
 
 use crate::error::Result;
 use crate::linux::{Kernel, note, own_list, toolstack};
+use crate::map::Map;
+use crate::pipeline::Progress;
 use crate::report::{VcpuReport, size};
 use crate::source::ReadAt;
 use crate::units::PAGE_BYTES;
-use crate::xen::cpu::{PhysicalCpu, cpus};
+use crate::xen::cpu::PhysicalCpu;
 use crate::xen::notes::Origin;
 use crate::xen::p2m::inverted::Inverted;
-use crate::xen::p2m::{Help, P2mCheck};
+use crate::xen::p2m::{Help, Owned, P2mCheck};
 use crate::xen::survey::Survey;
-use crate::xen::vcpu::vcpus;
+use crate::xen::vcpu::{physical_cpus, vcpus};
 use crate::xen::{Domain, Host, P2m, XenSyms};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -40,6 +42,9 @@ pub struct Info {
     pub cut_off_bytes: u64,
     /// What was doubtful or damaged.
     pub warnings: Vec<String>,
+    /// The machine's memory, drawn; only if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub map: Option<Map>,
 }
 
 /// The hypervisor.
@@ -108,39 +113,46 @@ impl Info {
     /// # Errors
     /// As [`crate::cut::cut`], but a domain that cannot be cut is no error.
     pub fn read(source: &dyn ReadAt) -> Result<Self> {
-        Self::read_with(source, None)
+        Self::read_with(source, None, None)
     }
 
-    /// The same with the `xen-syms` of the host.
+    /// The same with the `xen-syms` of the host; with `map`, which hears of the work, it also draws the machine's memory, for
+    /// which pages are looked at.
     ///
     /// # Errors
     /// As [`Self::read`], and [`crate::Error::Usage`] for a `xen-syms` of another build.
-    pub fn read_with(source: &dyn ReadAt, syms: Option<&XenSyms>) -> Result<Self> {
+    pub fn read_with(source: &dyn ReadAt, syms: Option<&XenSyms>, map: Option<&dyn Progress>) -> Result<Self> {
         let (core, mem) = crate::source::read(source)?;
         let host = Host::open_with(&mem, &core, syms).map_err(|e| e.in_file(mem.map().cut_off()))?;
         let pages = Survey::take(&host);
         let mut registers = vcpus(&host, &host.domains.iter().collect::<Vec<_>>());
+        let physical = physical_cpus(&host, &registers);
         let mut warnings = host.warnings.clone();
         let hardware = host.hardware_domain().map(|d| d.id);
         let inverted = OnceLock::new();
         let p2m = |d: &Domain| {
-            let owned = pages.domains.get(&d.id).copied().filter(|_| pages.exact);
+            let owned = pages.domains.get(&d.id).map(|n| Owned { pages: *n, exact: pages.exact });
             let all = || Inverted::of_all(&host);
             let inverted = || inverted.get_or_init(all).get(&d.id).unwrap_or(Inverted::NOTHING);
             own_list::read(&host, d, None, &Help { own: None, owned, inverted: &inverted })
         };
-        let p2ms: BTreeMap<u16, Result<P2m>> = host.domains.iter().map(|d| (d.id, p2m(d))).collect();
-        let dom0 = hardware.and_then(|id| p2ms.get(&id)?.as_ref().ok());
-        let names = dom0.map(|p2m| toolstack::names(host.memory(), p2m)).unwrap_or_default();
+        let first = host.hardware_domain().map(|d| (d.id, p2m(d)));
+        let of_dom0 = first.as_ref().and_then(|(_, p2m)| p2m.as_ref().ok());
+        let names = of_dom0.map(|p2m| toolstack::names(host.memory(), p2m)).unwrap_or_default();
+        let mut first = first;
         let mut domains = Vec::new();
         for d in &host.domains {
-            let p2m = match p2ms.get(&d.id) {
-                Some(Ok(p2m)) => Some(p2m),
-                Some(Err(e)) => {
+            // One at a time: each takes memory.
+            let p2m = match first.take_if(|(id, _)| *id == d.id) {
+                Some((_, p2m)) => p2m,
+                None => p2m(d),
+            };
+            let p2m = match &p2m {
+                Ok(p2m) => Some(p2m),
+                Err(e) => {
                     warnings.push(e.to_string());
                     None
                 }
-                None => None,
             };
             let release = p2m.and_then(|p2m| match release(&host, d, p2m) {
                 Ok(release) => Some(release),
@@ -162,6 +174,9 @@ impl Info {
                 vcpus: registers.remove(&d.id).unwrap_or_default().iter().map(VcpuReport::new).collect(),
             });
         }
+        let map = map.map(|progress| {
+            Map::take(&host, progress).named(|id| domains.iter().find(|d| d.id == id)?.name.as_deref())
+        });
         let [_, changeset, compiler, date, _] = host.strings.clone();
         let note =
             |(name, kind, size): &(String, u32, usize)| NoteInfo { name: name.clone(), kind: *kind, size: *size };
@@ -181,12 +196,13 @@ impl Info {
                 pdx_linear: host.frames.pdx().is_linear(),
             },
             notes: host.notes.list.iter().map(note).collect(),
-            cpus: cpus(&host),
+            cpus: physical,
             domains,
             pages,
             bytes: source.len(),
             cut_off_bytes: mem.map().cut_off(),
             warnings,
+            map,
         })
     }
 }
@@ -215,10 +231,12 @@ impl fmt::Display for Info {
             x.phys_start.as_deref().unwrap_or("an unknown address"),
             x.tainted.map(|t| format!(", tainted {t:#x}")).unwrap_or_default()
         )?;
+        let some = self.notes.iter().any(|n| matches!(n.name.as_str(), "Xen" | "VMCOREINFO_XEN"));
+        let lack = if some { "not all notes of Xen's" } else { "no notes of Xen's" };
         match x.found_by {
             Origin::Notes => {}
-            Origin::XenSyms => writeln!(f, "  no notes of Xen's; found in memory with xen-syms")?,
-            Origin::Memory => writeln!(f, "  no notes of Xen's; found in memory")?,
+            Origin::XenSyms => writeln!(f, "  {lack}; found in memory with xen-syms")?,
+            Origin::Memory => writeln!(f, "  {lack}; found in memory")?,
         }
         let pdx = if x.pdx_linear { "the MFN" } else { "compressed" };
         writeln!(f, "  page state in count_info from bit {}, PDX is {pdx}", x.page_state_bit)?;
@@ -248,7 +266,8 @@ impl fmt::Display for Info {
             for v in &d.vcpus {
                 let at = v.rip.as_ref().map(|rip| format!(", rip {rip}")).unwrap_or_default();
                 let offline = if v.offline { ", offline" } else { "" };
-                writeln!(f, "    vCPU {}: {}{offline}{at}", v.id, v.state)?;
+                let guessed = if v.guessed { ", likely" } else { "" };
+                writeln!(f, "    vCPU {}: {}{offline}{guessed}{at}", v.id, v.state)?;
             }
         }
         let p = &self.pages;

@@ -25,9 +25,11 @@
 //! | [`plan`] | which page stays, where, and what is altered in it |
 //! | [`pipeline`] | moves pages in parallel, in order, in bounded memory |
 //! | [`sink`] | writes a file |
+//! | [`mod@map`] | draws the machine's memory by owner |
 //! | [`cli`] | the command |
 //!
-//! Arrows run downwards only; [`cut`](mod@cut) joins them, [`report`] and [`info`] tell.
+//! Arrows run downwards only; [`cut`](mod@cut) joins them, [`report`] and [`info`] tell, [`log`](mod@log) prints what kernels and
+//! Xen said.
 //!
 //! # The method
 //!
@@ -78,6 +80,8 @@
 //! anonymous), `private` (order of a free block), `lru`; where they are, and what marks compound, hugetlb and slab pages,
 //! is told by VMCOREINFO and differs by kernel: the table in [`linux::mm::layout`].
 //!
+//! **Logs**: the kernel's ring in three generations ([`linux::log`]), Xen's console ring ([`xen::console`]).
+//!
 //! **kdump-compressed**, versions 1 to 6: [`source::kdump`] and [`source::kdump::header`]. A full Xen dump's PFNs are MFNs, and
 //! its notes, which say that it is one, are behind the sub-header. Zero pages have a descriptor; a page that has none was
 //! left out.
@@ -111,6 +115,11 @@
 //! Xen's. With Xen's own memory ([`xen::own`]) the output is a full dump without other domains and free pages, for crash with
 //! xen-syms, for makedumpfile, and for another cut. It is the one mode that looks at every frame of the machine.
 //!
+//! # Whose memory
+//!
+//! [`xen::class`] alone decides what a frame is; [`xen::census`] counts frames by it, in cells. The report, `info` and the
+//! [`map`](mod@map) are made from such counts, so they agree, and each sums up to the machine's frames.
+//!
 //! # Safety
 //!
 //! The only `unsafe` code is the mapping of the input, with its contract at [`source::open`]. Nothing from a file is
@@ -131,7 +140,10 @@ mod dwarf;
 pub mod error;
 pub mod info;
 pub mod linux;
+pub mod log;
+pub mod map;
 pub mod options;
+pub mod pick;
 pub mod pipeline;
 pub mod plan;
 pub mod report;

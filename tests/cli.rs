@@ -78,6 +78,40 @@ fn a_cut_reports_and_leaves_one_private_file() {
 }
 
 #[test]
+fn logs_go_to_standard_output() {
+    let f = Folder::new();
+    let lines = vec!["first".to_string(), "second".to_string()];
+    let xen: String = (0..9).map(|n| format!("(XEN) line {n}\n")).collect();
+    let dump = f.dump(machine().log(lines).conring(Some(xen.clone())));
+    let said = |options: &[&dyn AsRef<std::ffi::OsStr>]| {
+        let out = run(&[&[&"log" as &dyn AsRef<std::ffi::OsStr>, &dump], options].concat());
+        let said = String::from_utf8(out.stdout).unwrap();
+        (out.status.code(), said, String::from_utf8(out.stderr).unwrap())
+    };
+    let plain = "[    0.000000] first\n[    1.002003] second\n".to_string();
+    assert_eq!(said(&[]), (Some(0), plain.clone(), String::new()));
+    assert_eq!(said(&[&"--raw"]), (Some(0), plain.replace('[', "<29>["), String::new()));
+    assert_eq!(said(&[&"--xen", &"--no-mmap"]), (Some(0), xen, String::new()));
+    for (status, words, options) in [
+        (1, "no page table of domain 1 maps one", &["--domain", "1"][..]),
+        (2, "there is no domain 9; the dump has 0, 1", &["--domain", "9"]),
+        (2, "cannot be used with", &["--xen", "--raw"]),
+        (2, "cannot be used with", &["--xen", "--domain", "0"]),
+    ] {
+        let options: Vec<&dyn AsRef<std::ffi::OsStr>> = options.iter().map(|o| o as _).collect();
+        let (code, out, err) = said(&options);
+        assert_eq!((code, out.as_str()), (Some(status), ""), "{err}");
+        assert!(err.contains(words), "{err}");
+    }
+    assert_eq!(run(&[&"log", &f.path("nothing")]).status.code(), Some(3));
+    // A full disk is no reader that went away.
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xdump-cut"));
+    let out = command.arg("log").arg(&dump).stdout(full).output().unwrap();
+    assert_eq!(out.status.code(), Some(3), "{}", String::from_utf8_lossy(&out.stderr));
+}
+
+#[test]
 fn json_for_scripts_and_quiet_for_cron() {
     let f = Folder::new();
     let dump = f.dump(machine());
@@ -340,4 +374,48 @@ fn every_way_to_read_gives_the_same_cut() {
             assert!(cut(name, options) == first, "{format}: {name} {options:?} differs");
         }
     }
+}
+
+/// `--map` may be followed by the picture's name or the dump's; a picture that is there stays.
+#[test]
+fn maps_are_drawn_as_asked() {
+    let f = Folder::new();
+    let dump = f.dump(machine());
+    let picture = f.path("map.svg");
+    for args in [&[&"info" as &dyn AsRef<std::ffi::OsStr>, &"--map", &dump][..], &[&"info", &dump, &"--map"]] {
+        let out = run(args);
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert!(out.status.success() && text.contains("memory of the machine") && text.contains("D d  dom0"), "{text}");
+    }
+    assert_eq!(f.names(), ["vmcore"]);
+    for args in [
+        &[&"info" as &dyn AsRef<std::ffi::OsStr>, &"--map", &picture, &dump][..],
+        &[&"info", &dump, &"--map", &picture],
+    ] {
+        let out = run(args);
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert!(out.status.success() && text.contains("map.svg") && !text.contains("D d  dom0"), "{text}");
+        assert!(std::fs::read_to_string(&picture).unwrap().ends_with("</svg>\n"));
+        let again = run(&[&"info", &dump, &"--map", &picture]);
+        assert!(again.status.code() == Some(2) && again.stdout.is_empty());
+        assert!(run(&[&"info", &dump, &"-f", &"--map", &picture]).status.success());
+        assert_eq!(f.names(), ["map.svg", "vmcore"]);
+        std::fs::remove_file(&picture).unwrap();
+    }
+    let json: Value = serde_json::from_slice(&run(&[&"info", &"--json", &"--map", &dump]).stdout).unwrap();
+    assert_eq!(json["map"]["legend"][0]["name"], "dom0");
+    assert_eq!(json["map"]["pages"], json["pages"]["frames"]);
+    for (words, args) in [
+        ("name the dump", &[&"info" as &dyn AsRef<std::ffi::OsStr>, &"--map"][..]),
+        ("name the dump too", &[&"info", &"--map", &picture]),
+        ("ends in .svg", &[&"info", &"--map", &"map.png", &dump]),
+    ] {
+        let out = run(args);
+        let err = String::from_utf8(out.stderr).unwrap();
+        assert!(out.status.code() == Some(2) && err.contains(words) && err.lines().count() == 1, "{err}");
+    }
+    // A picture is written where the dump is no good only if there is something to draw.
+    std::fs::write(f.path("text"), "no dump").unwrap();
+    assert_eq!(run(&[&"info", &f.path("text"), &"--map", &picture]).status.code(), Some(1));
+    assert_eq!(f.names(), ["text", "vmcore"]);
 }

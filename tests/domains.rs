@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use support::crash::ask_with;
+use support::cut::cut_with;
 use support::dump::open;
 use support::fixtures::Fixture;
 use support::tools::{run, scratch};
@@ -102,6 +103,23 @@ fn a_guests_pages_are_its_own() {
     }
 }
 
+/// No page of a guest's file is in dom0's output, which has its own.
+#[test]
+fn no_guests_page_is_in_dom0s_output() {
+    on_each_fixture(|fixture, findings| {
+        let dump = open(&cut_with(fixture, "stranger.kdump", &["-d", "1"]));
+        let names: Vec<String> = guests(fixture).into_iter().map(|g| g.name).collect();
+        let mut own = 0;
+        for frame in dump.frames() {
+            let page = dump.page(frame).unwrap();
+            let guest = names.iter().find(|n| page.starts_with(format!("LAB-{n}-PAGE-").as_bytes()));
+            findings.check(guest.is_none(), "a guest's page", || format!("{guest:?} at PFN {frame:#x}"));
+            own += usize::from(page.starts_with(b"LAB-dom0-PAGE-"));
+        }
+        findings.check(own >= 512, "dom0's own pages", || own.to_string());
+    });
+}
+
 /// drgn sees the guest's processes, and traces each of its CPUs.
 #[test]
 fn drgn_opens_guests() {
@@ -127,7 +145,7 @@ const SIZELESS: [&str; 2] =
 /// crash sees the guest's own memory size and its first process, and its log tells of the guest.
 #[test]
 fn crash_opens_guests() {
-    let opened = std::cell::Cell::new(0);
+    let (opened, minimal) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
     for (name, options) in [("crash.kdump", &[][..]), ("crash.elf", &["-E"])] {
         on_each_guest(name, options, |fixture, guest, output, findings| {
             let commands = ["sys", "ps", "bt -a", "log", "kmem -i"];
@@ -138,6 +156,14 @@ fn crash_opens_guests() {
                     let known = |line: &str| SIZELESS.iter().any(|w| line == format!("crash: {w}"));
                     let only = said.lines().filter(|l| !l.trim().is_empty()).all(known);
                     findings.check(only, "crash does not start", || format!("{}: {said}", guest.name));
+                    // without its look at stacks it does
+                    let log = match ask_with(&["--minimal"], fixture.vmlinux(), output, &["log"]) {
+                        Ok(session) => session.all,
+                        Err(said) => said,
+                    };
+                    let own = format!("lab.name={}", guest.name);
+                    findings.check(log.contains(&own), "log", || format!("{}: {log:.300}", guest.name));
+                    minimal.set(minimal.get() + 1);
                     return;
                 }
             };
@@ -155,5 +181,32 @@ fn crash_opens_guests() {
             findings.check(!session.traces("bt -a").is_empty(), "bt -a", || session.answer("bt -a").to_string());
         });
     }
-    eprintln!("crash opened {} outputs of guests", opened.get());
+    eprintln!("crash opened {} outputs of guests, and {} without their stacks", opened.get(), minimal.get());
+    assert!(opened.get() + minimal.get() > 0, "crash opened no guest at all");
+}
+
+/// A guest is found by number and by name, and what is not there is told from what is.
+#[test]
+fn a_domain_is_chosen_by_number_or_name() {
+    on_each_fixture(|fixture, findings| {
+        let outputs = cut_all(fixture, "chosen", &[]);
+        for guest in guests(fixture) {
+            let Some(output) = outputs.get(&guest.name) else { continue };
+            let stem = output.file_stem().unwrap().to_string_lossy().into_owned();
+            let id = stem.trim_start_matches("dom").split('-').next().unwrap().to_string();
+            for which in [&id, &guest.name] {
+                let alone = cut_with(fixture, &format!("chosen.{which}.kdump"), &["--domain", which]);
+                let same = std::fs::read(&alone).unwrap() == std::fs::read(output).unwrap();
+                findings.check(same, "not the same file", || format!("{} as {which}", guest.name));
+            }
+        }
+        let dom0 = cut_with(fixture, "chosen.0.kdump", &["--domain", "Domain-0"]);
+        let same = std::fs::read(dom0).unwrap() == std::fs::read(&outputs["dom0"]).unwrap();
+        findings.check(same, "not the same file", || "Domain-0".into());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xdump-cut"));
+        command.args(["-q", "--domain", "nobody"]).arg(&fixture.vmcore).arg(scratch().join("nobody.kdump"));
+        let ran = run(&mut command, Duration::from_secs(60));
+        let said = ran.stderr.contains("nobody") && guests(fixture).iter().all(|g| ran.stderr.contains(&g.name));
+        findings.check(ran.status.code() == Some(2) && said, "the error", || ran.stderr.clone());
+    });
 }

@@ -62,8 +62,8 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "",
-                "Both formats hold the pages of dom0 by pseudo-physical address, one NT_PRSTATUS and one QEMU CPU note \
-                  per vCPU, dom0's VMCOREINFO, and a note named XDUMPCUT. A zero page that was left out reads as zeros \
+                "Both formats hold the pages of the domain by pseudo-physical address, one NT_PRSTATUS and one QEMU CPU note \
+                  per vCPU that ever ran, its kernel's VMCOREINFO, and a note named XDUMPCUT. A zero page that was left out reads as zeros \
                   in both. Pages that the dump lacks are missing from the output; they are never zeros.",
             ),
             (
@@ -73,8 +73,8 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             ),
             (
                 "",
-                "The Xen-heap pages that dom0 maps (shared info, grant table) stand above its highest page. Pages of \
-                  other domains that dom0 has mapped stay out; dom0's tables still name their numbers.",
+                "The Xen-heap pages that a PV domain maps (shared info, grant table) stand above its highest page. Pages of \
+                  other domains that it has mapped stay out; its tables still name their numbers.",
             ),
             (
                 "",
@@ -89,16 +89,16 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "native",
-                "What OUTPUT tells of: as if dom0 had run on bare metal. Every reader opens it, and crash shows each vCPU's \
+                "What OUTPUT tells of: as if the domain had run on bare metal. Every reader opens it, and crash shows each vCPU's \
                   registers, which it does not find in a Xen dump.",
             ),
             (
                 "machine",
                 "As makedumpfile writes Xen dumps: pages at their machine address, page tables and all other content as \
-                  they were, the notes of the full dump in their order. The last word of the crash note is set to dom0's \
-                  pfn_to_mfn_frame_list_list; VMCOREINFO and XDUMPCUT are added behind. It holds dom0's pages (the dump \
-                  level leaves out the same ones, but never a page of the P2M) and the Xen-heap pages that dom0 maps. \
-                  crash opens both formats with dom0's vmlinux and shows what it shows of the full dump. drgn and gdb \
+                  they were, the notes of the full dump in their order. The last word of the crash note is set to the domain's \
+                  pfn_to_mfn_frame_list_list; VMCOREINFO and XDUMPCUT are added behind. It holds the domain's pages (the dump \
+                  level leaves out the same ones, but never a page of the P2M) and the Xen-heap pages that it maps. \
+                  crash opens both formats with its vmlinux and shows what it shows of the full dump. drgn and gdb \
                   know nothing of Xen's page tables and cannot use it. A domain that publishes no frame list (as those \
                   that xl built since Xen 4.7) cannot be opened by crash in this layout; there is a warning.",
             ),
@@ -115,11 +115,31 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "DOMAINS",
+        &[
+            (
+                "PV",
+                "Its page tables hold machine frames and are rewritten. Its P2M is read from the frame list (the crash \
+                  note's for dom0, the shared info's for others) or from the linear list that newer kernels publish; what \
+                  these lack or have wrong is taken from the other, from the kernel's own variables (xen_p2m_addr, or \
+                  phys_to_machine_mapping of XenLinux), and at last from Xen's M2P. Each entry is held against the M2P and \
+                  the frame's owner. Whatever was repaired is said in a warning.",
+            ),
+            (
+                "PVH, HVM",
+                "Its page tables hold its own numbers and stay as they are. Its P2M is the nested tables of AMD (NPT) or Intel \
+                  (EPT). Registers are Xen's copies, held against the VMCB on AMD; of Intel's VMCS nothing can be read, so \
+                  they are those of the last exit.",
+            ),
+            ("", "Names are found in dom0's page cache, where the toolstack has left each domain's configuration."),
+        ],
+    ),
+    (
         "DUMP LEVEL",
         &[
             (
                 "",
-                "The level is a sum of makedumpfile's bits, read from dom0's struct pages through dom0's own page tables \
+                "The level is a sum of makedumpfile's bits, read from the kernel's struct pages through its own page tables \
                   and VMCOREINFO. A page leaves only if its struct page says what it is; one that cannot be read, or makes \
                   no sense, is kept and counted.",
             ),
@@ -145,9 +165,41 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             "",
             "The report counts pages: kept, zero, left out and as what, missing and why, Xen-free, of other domains, of Xen; page tables and \
                entries rewritten; mappings that could not be carried; words that were cleared; warnings. On machines of \
-               more than 8 GiB the counts of what is not dom0's are estimated from a sample of the frame table, as a full \
+               more than 8 GiB the counts of what is not the domain's are estimated from a sample of the frame table, as a full \
                count would cost what the machine costs.",
         )],
+    ),
+    (
+        "MAP",
+        &[
+            (
+                "",
+                "The map goes from machine address 0 to the end of RAM, in squares of equal size. A square shows what has \
+                  most of its pages: dom0 (D on a terminal), another domain (A, B, C, E and so on by id; Z are the smallest \
+                  where letters run out), pages of the Xen heap that domains share (S), Xen (X), free (:), DOMID_IO's (I), \
+                  offline (!), of a domain that is not in the list (?), or without an entry in the frame table (~). A \
+                  square with any RAM shows no hole; rows without RAM are folded into one.",
+            ),
+            (
+                "",
+                "Each page of RAM is in exactly one entry of the legend, and the entries sum up to all RAM that the dump \
+                  describes in whole pages. Pages of zeros are counted within their owner's entry. Where they are more \
+                  than half of what a square shows, it is drawn lighter, and with the lower-case letter on a terminal (a \
+                  dot for free ones). Pages that the file lacks do not count as zeros.",
+            ),
+            (
+                "",
+                "No RAM in the dump is devices' memory (-) if DOMID_IO owns it, withheld (=) if Xen knows the pages but \
+                  gave them to nobody, as the memory of kdump's own kernel, else nothing (_).",
+            ),
+            (
+                "",
+                "On a terminal there are colours, unless NO_COLOR is set or TERM is dumb; elsewhere none. The width is \
+                  that of COLUMNS, else the terminal's, else 80. With --json, \"map\" has the legend, the holes, and runs \
+                  of squares that look alike. On machines of more than 8 GiB all is estimated from a sample of about \
+                  8 GiB, taken evenly from all of RAM, and the map says so.",
+            ),
+        ],
     ),
     (
         "EXIT STATUS",
@@ -159,7 +211,9 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             ),
             (
                 "1",
-                "The input is no Xen dump that can be cut, or is damaged where it must not be. Trying again gives the same.",
+                "The input is no Xen dump that can be cut, or is damaged where it must not be. Trying again gives the same. With \
+                  --all-domains: some domains could not be cut; each is told on standard error, and 2 or 3 says that a \
+                  file stood in the way.",
             ),
             ("2", "The command line is wrong, or OUT exists."),
             (
@@ -207,7 +261,12 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             ("xdump-cut --split part1 part2 part3 dom0.kdump", "From a dump that makedumpfile split."),
             ("ssh host cat /var/crash/vmcore.flat | xdump-cut - dom0.kdump", "From a stream."),
             ("xdump-cut --report json -f vmcore dom0.kdump", "For scripts: the report as JSON on standard output."),
+            ("xdump-cut --domain web vmcore web.kdump", "A guest: crash GUESTS-VMLINUX web.kdump"),
+            ("xdump-cut --all-domains vmcore folder", "All domains, each into a file of its own."),
             ("xdump-cut info --json vmcore", "What the dump holds."),
+            ("xdump-cut info --map vmcore", "What the dump holds, and whose each part of the machine's memory is."),
+            ("xdump-cut info --map memory.svg vmcore", "The same with a picture for a browser."),
+            ("xdump-cut log --xen vmcore | tail", "What Xen said last."),
         ],
     ),
     ("SEE ALSO", &[("", "crash(8), drgn(1), gdb(1), makedumpfile(8)")]),
@@ -226,7 +285,8 @@ fn page() -> String {
     for form in [
         "[OPTIONS] VMCORE OUT",
         "[OPTIONS] --split PART... OUT",
-        "info [--json] [--no-mmap] [--tmp-dir DIR] VMCORE",
+        "info [--json] [--map [FILE.svg]] [--force] [--xen-syms FILE] [--no-mmap] [--tmp-dir DIR] VMCORE",
+        "log [--domain ID|NAME | --xen] [--raw] [--xen-syms FILE] [--no-mmap] [--tmp-dir DIR] VMCORE",
         "info [OPTIONS] --split PART...",
     ] {
         roff.text([bold("xdump-cut"), roman(format!(" {form}"))]).control("br", []);

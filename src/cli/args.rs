@@ -6,12 +6,13 @@ use crate::plan::level::Level;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
 
-/// Cut dom0 out of a full Xen system dump, as a dump that crash, drgn and gdb open.
+/// Cut a domain out of a full Xen system dump, as a dump that crash, drgn and gdb open.
 ///
 /// Reads a full dump as kdump saves it under Xen, makedumpfile compresses it or QEMU makes it of a virtual Xen host (x86_64),
-/// ELF or kdump-compressed, flattened, split, and within zstd, gzip, xz, lz4 or bzip2, and writes a dump in which dom0 looks as if it had
-/// run on bare metal: pages at pseudo-physical addresses, page tables rewritten from MFN to PFN, dom0's own VMCOREINFO
-/// and the registers of its vCPUs. Needs neither vmlinux nor xen-syms. Zero, free and other domains' pages stay out.
+/// ELF or kdump-compressed, flattened, split, and within zstd, gzip, xz, lz4 or bzip2, and writes a dump in which the domain,
+/// dom0 if no other is named, looks as if it had run on bare metal: pages at pseudo-physical addresses, a PV domain's page
+/// tables rewritten from MFN to PFN, its kernel's own VMCOREINFO and the registers of its vCPUs. Needs neither vmlinux nor
+/// xen-syms. Zero, free and other domains' pages stay out.
 #[derive(Debug, Parser)]
 #[command(name = "xdump-cut", version, max_term_width = 100)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -27,11 +28,20 @@ pub struct Args {
 /// Other commands than cutting.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Tell what a Xen dump holds, and write nothing.
+    /// Tell what a Xen dump holds.
     ///
-    /// Prints Xen's version and build, the notes, the domains with their pages and vCPUs, page classes, and dom0's
-    /// kernel release.
+    /// Prints Xen's version and build, the notes, physical CPUs and which of them crashed, page classes, and of each domain
+    /// its name, kernel release, pages, vCPUs, and P2M: from which source it was read, how much of it Xen confirms, and what
+    /// was repaired. With --map, it draws the machine's memory.
+    #[command(override_usage = "xdump-cut info [OPTIONS] VMCORE")]
     Info(InfoArgs),
+    /// Print dom0's kernel log, another domain's, or Xen's console ring, as dmesg would.
+    ///
+    /// The kernel's own ring is read, of whichever generation, by what its VMCOREINFO and kallsyms tell; Xen's is found by its
+    /// shape. Neither vmlinux nor xen-syms is needed. Oldest lines come first, cleared ones (dmesg -c, xl dmesg -c) too, as
+    /// far as they were not overwritten. Bytes that are not printable ASCII stand as \xNN. What is missing or damaged is
+    /// left out, and told on standard error.
+    Log(LogArgs),
 }
 
 /// How to cut.
@@ -41,7 +51,7 @@ pub struct Cut {
     /// device, or - for standard input.
     #[arg(required = true)]
     pub vmcore: Option<PathBuf>,
-    /// The file to write. It is written as OUT.incomplete, synced and renamed.
+    /// The file to write, or with --all-domains the folder. A file is written as OUT.incomplete, synced and renamed.
     #[arg(required = true)]
     pub out: Option<PathBuf>,
     /// With --split: the further parts stand between VMCORE and OUT.
@@ -60,7 +70,7 @@ pub struct Cut {
     #[arg(long, value_name = "ID|NAME")]
     pub domain: Option<Which>,
     /// Cut out every domain: OUT is a folder, which is made if need be, and gets a file for each, named dom0.kdump,
-    /// dom3-web.kdump and so on (.elf with -E).
+    /// dom3-web.kdump and so on (.elf with -E). One that cannot be cut does not keep the others from it.
     #[arg(long, conflicts_with = "domain")]
     pub all_domains: bool,
     /// What to leave out, in makedumpfile's bits: 1 zero pages (readers see zeros all the same), 2 page cache, 4 page cache
@@ -98,11 +108,12 @@ pub struct Cut {
     /// Overwrite OUT if it exists.
     #[arg(short, long)]
     pub force: bool,
-    /// dom0's VMCOREINFO, in a file as makedumpfile -g writes it (or a copy of the kernel's note), to be believed before the
-    /// one in the dump, which has the word on what it lacks: files of makedumpfile say nothing of page types.
+    /// The VMCOREINFO of the domain's kernel, in a file as makedumpfile -g writes it (or a copy of the kernel's note), to be
+    /// believed before the one in the dump, which has the word on what it lacks: files of makedumpfile say nothing of page
+    /// types. With --all-domains, this and what follows is used for the domains whose kernel it fits.
     #[arg(short = 'i', long, value_name = "FILE")]
     pub vmcoreinfo: Option<PathBuf>,
-    /// dom0's kernel with debugging information: symbols where its own kallsyms, and structure layouts where its own
+    /// The domain's kernel with debugging information: symbols where its own kallsyms, and structure layouts where its own
     /// VMCOREINFO, cannot be found in the dump.
     #[arg(short = 'x', long, value_name = "FILE")]
     pub vmlinux: Option<PathBuf>,
@@ -136,7 +147,8 @@ pub struct Cut {
 #[derive(Debug, clap::Args)]
 pub struct InfoArgs {
     /// The full Xen dump, in any form that can be cut; - is standard input.
-    pub vmcore: PathBuf,
+    #[arg(required_unless_present = "map")]
+    pub vmcore: Option<PathBuf>,
     /// With --split: the further parts.
     #[arg(hide = true, requires = "split")]
     pub more: Vec<PathBuf>,
@@ -149,6 +161,45 @@ pub struct InfoArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+    /// Draw the machine's memory by owner (dom0, each domain, Xen, free, I/O), and where it is all zeros, with a legend that
+    /// sums up to all of it: below the text, or as a picture in FILE.svg. A name that does not end in .svg is the dump's. All
+    /// pages are looked at; on a machine of more than 8 GiB a sample of that size, and the figures are estimates.
+    #[arg(long, value_name = "FILE.svg", num_args = 0..=1)]
+    pub map: Option<Option<PathBuf>>,
+    /// Overwrite FILE.svg if it exists.
+    #[arg(short, long, requires = "map")]
+    pub force: bool,
+    /// Read the dump instead of mapping it.
+    #[arg(long)]
+    pub no_mmap: bool,
+    /// Where a compressed dump is unpacked. The default is TMPDIR, or /tmp.
+    #[arg(long, value_name = "DIR")]
+    pub tmp_dir: Option<PathBuf>,
+}
+
+/// Which log to print.
+#[derive(Debug, clap::Args)]
+pub struct LogArgs {
+    /// The full Xen dump, in any form that can be cut; - is standard input.
+    pub vmcore: PathBuf,
+    /// With --split: the further parts.
+    #[arg(hide = true, requires = "split")]
+    pub more: Vec<PathBuf>,
+    /// The dump is split: all arguments are its parts.
+    #[arg(long)]
+    pub split: bool,
+    /// The domain: its id, or the name that dom0's toolstack knows it by. The default is dom0.
+    #[arg(long, value_name = "ID|NAME")]
+    pub domain: Option<Which>,
+    /// Xen's console ring, as xl dmesg prints it.
+    #[arg(long, conflicts_with_all = ["domain", "raw"])]
+    pub xen: bool,
+    /// Begin each line of a kernel's with facility and level, as dmesg -r does: <6>.
+    #[arg(short, long)]
+    pub raw: bool,
+    /// The host's xen-syms, for a dump without Xen's notes, or one whose console ring cannot be found without.
+    #[arg(long, value_name = "FILE")]
+    pub xen_syms: Option<PathBuf>,
     /// Read the dump instead of mapping it.
     #[arg(long)]
     pub no_mmap: bool,
@@ -170,7 +221,7 @@ pub enum OutputFormat {
 /// Layouts of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OutputLayout {
-    /// As if dom0 had run on bare metal: pages by PFN, page tables rewritten, dom0's own notes. For every reader.
+    /// As if the domain had run on bare metal: pages by PFN, page tables rewritten, its own notes. For every reader.
     Native,
     /// As makedumpfile -X does it: pages by MFN, nothing altered, Xen's notes. For crash's and makedumpfile's own ways with
     /// Xen dumps.
@@ -231,6 +282,8 @@ mod tests {
         let cut = parse("xdump-cut --split a b c d").unwrap().cut.settle();
         assert_eq!(cut.inputs(), ["a", "b", "c"].map(Path::new));
         assert_eq!(cut.out.as_deref(), Some(Path::new("d")));
+        assert!(parse("xdump-cut log a --domain 3 --raw").is_ok_and(|a| a.command.is_some()));
+        assert!(parse("xdump-cut log a --domain 3 --xen").is_err());
         assert!(parse("xdump-cut -E --compress zlib a b").is_err());
         assert!(parse("xdump-cut -d 31 a b").is_ok_and(|a| a.cut.level == Level::MOST));
         assert!(parse("xdump-cut -d 32 a b").is_err());

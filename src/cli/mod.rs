@@ -2,12 +2,15 @@
 
 pub mod args;
 pub mod exit;
+pub mod map;
 mod progress;
 
 use crate::cut;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::info::Info;
 use crate::linux::symbols::Symbols;
+use crate::log::{self, LogOptions, Whose};
+use crate::map::{svg, terminal};
 use crate::options::{Format, Options};
 use crate::plan::layout::Layout;
 use crate::report::Report;
@@ -15,11 +18,12 @@ use crate::sink::Output;
 use crate::source::{self, OpenOptions, ReadAt};
 use crate::vmcoreinfo::Vmcoreinfo;
 use crate::xen::XenSyms;
-use args::{Args, Command, Cut, InfoArgs, OutputFormat, OutputLayout, ReportFormat};
+use args::{Args, Command, Cut, InfoArgs, LogArgs, OutputFormat, OutputLayout, ReportFormat};
 use clap::Parser;
 use exit::Exit;
+use map::MapTo;
 use progress::Display;
-use std::io::Write;
+use std::io::{BufWriter, IsTerminal, Write};
 use std::path::Path;
 
 /// Runs the command; the exit status is what the caller hands to the system.
@@ -33,7 +37,11 @@ pub fn run() -> Exit {
         }
     };
     let (path, done) = match args.command {
-        Some(Command::Info(info)) => (info.vmcore.clone(), print_info(&info)),
+        Some(Command::Info(info)) => match map::sort_out(&info) {
+            Ok((path, map)) => (path.clone(), print_info(&info, &path, &map)),
+            Err(e) => ("info".into(), Err(e)),
+        },
+        Some(Command::Log(log)) => (log.vmcore.clone(), print_log(&log)),
         None => {
             let cut = args.cut.settle();
             (cut.vmcore.clone().unwrap_or_default(), cut_out(&cut))
@@ -109,17 +117,23 @@ fn cut_all(args: &Cut, options: &Options, source: &dyn ReadAt, progress: &dyn Di
     progress.finish();
     let all = all?;
     let count = all.len();
-    let mut failed: Vec<Error> = Vec::new();
+    let (mut reports, mut failed) = (Vec::new(), Vec::new());
     for (id, done) in all {
         match done {
-            Ok(report) => tell(args, &report)?,
+            Ok(report) => reports.push(report),
             Err(e) => {
                 complain(&format!("xdump-cut: {}: domain {id}: {e}", vmcore.display()));
                 failed.push(e);
             }
         }
     }
+    match args.report {
+        ReportFormat::Json if !args.quiet => print(&format!("{}\n", json(&reports)))?,
+        _ => reports.iter().try_for_each(|report| tell(args, report))?,
+    }
     let failures = failed.len();
+    // What may pass is worth another try.
+    failed.sort_by_key(|e| e.kind() == Kind::Trouble);
     failed.pop().map_or(Ok(()), |last| Err(Error::Partly { failed: failures, all: count, last: Box::new(last) }))
 }
 
@@ -128,7 +142,8 @@ fn tell(args: &Cut, report: &Report) -> Result<()> {
     if args.quiet {
         let name = args.vmcore.as_deref().map(Path::display);
         let Some(name) = name else { return Ok(()) };
-        report.warnings.iter().for_each(|w| complain(&format!("xdump-cut: {name}: warning: {w}")));
+        let whose = if args.all_domains { format!("domain {}: ", report.domain.id) } else { String::new() };
+        report.warnings.iter().for_each(|w| complain(&format!("xdump-cut: {name}: {whose}warning: {w}")));
         return Ok(());
     }
     let text = match args.report {
@@ -138,13 +153,63 @@ fn tell(args: &Cut, report: &Report) -> Result<()> {
     print(&format!("{text}\n"))
 }
 
-fn print_info(args: &InfoArgs) -> Result<()> {
+fn print_info(args: &InfoArgs, vmcore: &Path, map: &MapTo) -> Result<()> {
+    let options = OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone() };
+    let inputs: Vec<&Path> = std::iter::once(vmcore).chain(args.more.iter().map(|p| p.as_path())).collect();
+    let source = source::open_all(&inputs, &options)?;
+    let syms = args.xen_syms.as_deref().map(XenSyms::open).transpose()?;
+    if *map == MapTo::None {
+        let info = Info::read_with(&*source, syms.as_ref(), None)?;
+        return print(&if args.json { format!("{}\n", json(&info)) } else { info.to_string() });
+    }
+    let picture = match map {
+        MapTo::File(path) => Some((path, Output::create(path, args.force, vmcore)?)),
+        _ => None,
+    };
+    // Scripts want to hear of nothing but trouble.
+    let progress = progress::choose(!std::io::stderr().is_terminal());
+    let info = Info::read_with(&*source, syms.as_ref(), Some(&*progress));
+    progress.finish();
+    let info = info?;
+    let mut text = if args.json { format!("{}\n", json(&info)) } else { info.to_string() };
+    if let Some(drawn) = &info.map {
+        match picture {
+            Some((path, out)) => {
+                out.write_at(svg::draw(drawn).as_bytes(), 0)?;
+                out.commit()?;
+                if !args.json {
+                    text.push_str(&format!("map of the machine's memory: {}\n", path.display()));
+                }
+            }
+            None if !args.json => text.push_str(&terminal::draw(drawn, map::style())),
+            None => {}
+        }
+    }
+    print(&text)
+}
+
+fn print_log(args: &LogArgs) -> Result<()> {
     let options = OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone() };
     let inputs: Vec<&Path> = std::iter::once(&args.vmcore).chain(&args.more).map(|p| p.as_path()).collect();
     let source = source::open_all(&inputs, &options)?;
-    let syms = args.xen_syms.as_deref().map(XenSyms::open).transpose()?;
-    let info = Info::read_with(&*source, syms.as_ref())?;
-    print(&if args.json { format!("{}\n", json(&info)) } else { info.to_string() })
+    let whose = if args.xen { Whose::Xen } else { Whose::Domain(args.domain.clone().unwrap_or_default()) };
+    let xen_syms = args.xen_syms.as_deref().map(XenSyms::open).transpose()?;
+    let options = LogOptions { whose, raw: args.raw, xen_syms };
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let done = log::write(&*source, &options, &mut out).and_then(|warnings| {
+        out.flush().map_err(|e| Error::write("standard output", e))?;
+        Ok(warnings)
+    });
+    match done {
+        // As in print.
+        Err(Error::Write { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        Err(e) => Err(e),
+        Ok(warnings) => {
+            let name = args.vmcore.display();
+            warnings.iter().for_each(|w| complain(&format!("xdump-cut: {name}: warning: {w}")));
+            Ok(())
+        }
+    }
 }
 
 fn json(value: &impl serde::Serialize) -> String {

@@ -5,6 +5,7 @@
 pub mod dwarf;
 pub mod kallsyms;
 pub mod kernel;
+pub mod log;
 pub mod marks;
 pub mod mm;
 pub mod names;

@@ -7,7 +7,7 @@ use super::{Found, kallsyms};
 use crate::error::{Error, Result};
 use crate::units::VirtAddr;
 
-/// All that is ever looked up; kallsyms are walked once.
+/// All that a cut looks up, so that kallsyms are walked once for it.
 pub const WANTED: [&str; 10] = [
     "xen_start_info",
     "pv_init_ops",

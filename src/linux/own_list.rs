@@ -11,8 +11,10 @@ use super::note;
 use super::symbols::Symbols;
 use crate::error::Result;
 use crate::units::VirtAddr;
+use crate::xen::p2m::inverted::Inverted;
 use crate::xen::p2m::{Help, OwnList};
 use crate::xen::{Domain, Host, P2m};
+use std::sync::OnceLock;
 
 /// The variables, pointer and number of entries.
 const VARIABLES: [(&str, &str); 2] = [("xen_p2m_addr", "xen_p2m_size"), ("phys_to_machine_mapping", "max_pfn")];
@@ -30,9 +32,20 @@ pub fn read(host: &Host<'_>, domain: &Domain, given: Option<&Symbols>, help: &He
     let own = Kernel::find(host, domain, &p2m).and_then(|kernel| {
         let found = note::find(&kernel, host.notes.linux.as_ref(), &kernel.landmarks().notes).ok();
         // Those of another kernel are told of when the kernel itself is looked for.
-        find(&kernel, &Names::find(&kernel, found.as_ref(), given).ok()?)
+        let names = |given| Names::find(&kernel, found.as_ref(), given);
+        find(&kernel, &names(given).or_else(|_| names(None)).ok()?)
     });
     own.map_or(Ok(p2m), |own| P2m::read_with(host, domain, &Help { own: Some(own), ..*help }))
+}
+
+/// The same where nothing is known beforehand.
+///
+/// # Errors
+/// As [`P2m::read`].
+pub fn read_alone(host: &Host<'_>, domain: &Domain) -> Result<P2m> {
+    let made = OnceLock::new();
+    let inverted = || made.get_or_init(|| Inverted::read(host, domain));
+    read(host, domain, None, &Help { own: None, owned: None, inverted: &inverted })
 }
 
 /// Finds it; `None` if no name or no variable tells. What it leads to is checked by [`crate::xen::P2m`] as all else.

@@ -6,7 +6,7 @@
 //! | machine | its MFN; nothing is altered but the crash note's last word | crash's and makedumpfile's own ways with Xen |
 //!
 //! A plan's runs have both numbers. In the machine layout the PFN only says which pages the dump level leaves out, so pages
-//! that have none get one from [`NO_PFN`] on, of which no level knows anything.
+//! that have none get one from `NO_PFN` on, of which no level knows anything.
 
 use super::selection::Selection;
 use super::tables::{Rewriter, Tally};
@@ -15,6 +15,7 @@ use crate::linux::Kernel;
 use crate::units::{Mfn, Pfn};
 use crate::xen::own::{self, Own};
 use crate::xen::p2m::Run;
+use crate::xen::p2m::tree::{self, Tree};
 use crate::xen::{Domain, Host, P2m};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -106,15 +107,8 @@ pub fn direct_map(kernel: Option<&Kernel<'_>>) -> u64 {
     kernel.map_or(0xffff_8880_0000_0000, Kernel::direct_map)
 }
 
-/// The word of the crash note by which crash finds the P2M of `domain`: the frame of its list.
+/// The word of the crash note by which crash finds the P2M of `domain`: the frame of its list; 0 or `~0` if there is none.
 pub fn frame_list_list(host: &Host<'_>, domain: &Domain) -> Mfn {
-    let noted = host.notes.crash.frame_list_list;
-    let told = domain.shared_info.as_ref().map(|s| s.frame_list_list);
-    let hardware = host.hardware_domain().is_some_and(|d| d.id == domain.id);
-    match told {
-        // The hardware domain's own page may be damaged; the note has a copy.
-        Some(Mfn(0 | u64::MAX)) | None if hardware => noted,
-        Some(told) => told,
-        None => Mfn(0),
-    }
+    let told = domain.shared_info.as_ref().map_or(Mfn(0), |s| s.frame_list_list);
+    tree::tops(host, domain).find(|top| Tree::open(host, domain, *top, 0).is_some()).unwrap_or(told)
 }

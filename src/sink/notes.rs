@@ -19,7 +19,7 @@
 use crate::source::notes::Note;
 use crate::units::{Mfn, PAGE_SHIFT, Pfn};
 use crate::xen::hvm::Control;
-use crate::xen::notes::XEN_CRASH_INFO;
+use crate::xen::notes::{CrashInfo, XEN_CRASH_INFO};
 use crate::xen::vcpu::{UserRegs, Vcpu};
 
 /// Type of the note that this program leaves: "xcut". crash goes by types alone in kdump-compressed files, so it must
@@ -59,15 +59,18 @@ impl NoteBlob {
     }
 
     /// All notes of a dump in the machine layout: those of the source, where `list` is the frame of the domain's
-    /// pfn_to_mfn_frame_list_list.
+    /// pfn_to_mfn_frame_list_list, and the crash note if it lacks that.
     pub fn machine<'n>(
         source: impl Iterator<Item = Note<'n>>,
+        xen: &CrashInfo,
         list: Mfn,
         vmcoreinfo: Option<&str>,
         about: &str,
     ) -> Self {
         let mut blob = Self::default();
+        let mut crash = false;
         for note in source {
+            crash |= (note.name, note.kind) == (b"Xen", XEN_CRASH_INFO);
             let mut desc = note.desc.to_vec();
             if (note.name, note.kind) == (b"Xen", XEN_CRASH_INFO) {
                 let last = desc.len().saturating_sub(8);
@@ -77,6 +80,11 @@ impl NoteBlob {
             if note.name == b"VMCOREINFO" {
                 blob.vmcoreinfo = Some((at, desc.len()));
             }
+        }
+        // crash needs it; what was found in memory goes into it.
+        if !crash {
+            let desc: Vec<u8> = xen.words(list).into_iter().flat_map(u64::to_le_bytes).collect();
+            blob.push(b"Xen", XEN_CRASH_INFO, &desc);
         }
         if let (None, Some(text)) = (blob.vmcoreinfo, vmcoreinfo) {
             let at = blob.push(b"VMCOREINFO", 0, text.as_bytes());

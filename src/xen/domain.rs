@@ -5,6 +5,7 @@
 //! fits: the shared info is the one Xen-heap page that the domain owns among the first pointers, at 8, 16 or 24
 //! depending on the version.
 
+use super::find::lost;
 use super::hypervisor::Hypervisor;
 use super::p2m::hap;
 use super::shared_info::SharedInfo;
@@ -36,53 +37,85 @@ pub struct Domain {
     pub hap: Option<hap::Root>,
 }
 
-/// Walks the list. Damage ends the walk and is told; what was found so far is sound.
-pub(super) fn list(xen: &Hypervisor<'_>) -> Result<(Vec<Domain>, Option<String>)> {
-    let info = &xen.notes.info;
-    let missing = |key: &str| Error::missing("a key of VMCOREINFO_XEN", format!("{key} is not there"));
-    let id_at = info.offset("domain.domain_id").ok_or_else(|| missing("OFFSET(domain.domain_id)"))?;
-    let next_at = info.offset("domain.next_in_list").ok_or_else(|| missing("OFFSET(domain.next_in_list)"))?;
-    let size = usize::try_from(id_at.max(next_at)).ok().and_then(|n| n.checked_add(8)).filter(|n| *n <= 1 << 16);
-    let size = size.ok_or_else(|| Error::damaged("VMCOREINFO_XEN", format!("domain.next_in_list at {next_at}")))?;
-    let whole = info
-        .size("domain")
-        .and_then(|n| usize::try_from(n).ok())
-        .unwrap_or(HEAD)
-        .clamp(size.max(HEAD), MOST_STRUCT.max(size));
+/// Walks the list. Damage ends the walk and is told; what was found so far is sound, and domains that it does not reach are
+/// found by what they own.
+pub(super) fn list(xen: &Hypervisor<'_>) -> Result<(Vec<Domain>, Vec<String>)> {
+    let layout = Layout::read(xen)?;
     let mut domains: Vec<Domain> = Vec::new();
     let mut va = VirtAddr(xen.notes.variable(&xen.space, "domain_list")?);
-    let mut warning = None;
+    let mut warnings = Vec::new();
     while va.0 != 0 {
-        let mut bytes = vec![0; whole];
-        if xen.space.read("struct domain", va, &mut bytes).is_err() {
-            bytes.truncate(size.max(HEAD));
-            if let Err(e) = xen.space.read("struct domain", va, &mut bytes) {
-                warning = Some(format!("the domain list breaks off: {e}"));
+        let (domain, next) = match layout.domain(xen, va) {
+            Ok(read) => read,
+            Err(why) => {
+                warnings.push(format!("the domain list breaks off: {why}"));
                 break;
             }
-        }
-        let id = u16_at(&bytes, id_at as usize).unwrap_or(FIRST_RESERVED);
-        let last = domains.last().map(|d: &Domain| d.id);
-        if id >= FIRST_RESERVED || last.is_some_and(|last| id <= last) {
-            let after = last.map_or("its head".to_owned(), |l| format!("domain {l}"));
-            warning = Some(format!("the domain list is damaged or loops: after {after} stands id {id:#x} at {va}"));
-            break;
-        }
-        let Some(owner_code) = xen.owner_code(va) else {
-            warning = Some(format!("the domain list leaves Xen's direct map at {va}"));
-            break;
         };
-        let next = u64_at(&bytes, next_at as usize).unwrap_or_default();
-        let shared_info = find_shared_info(xen, &bytes, owner_code);
-        let hap = hap::root::find(xen, va, &bytes);
-        domains.push(Domain { id, va, owner_code, bytes, shared_info, hap });
-        va = VirtAddr(next);
+        let last = domains.last().map(|d: &Domain| d.id);
+        if domain.id >= FIRST_RESERVED || last.is_some_and(|last| domain.id <= last) {
+            let after = last.map_or("its head".to_owned(), |l| format!("domain {l}"));
+            let id = domain.id;
+            warnings.push(format!("the domain list is damaged or loops: after {after} stands id {id:#x} at {va}"));
+            break;
+        }
+        domains.push(domain);
+        va = next;
     }
+    for va in lost(xen, &domains) {
+        if let Ok((domain, _)) = layout.domain(xen, va) {
+            warnings
+                .push(format!("domain {} owns memory, but is not in the list: lost to damage, or dying", domain.id));
+            domains.push(domain);
+        }
+    }
+    domains.sort_by_key(|d| d.id);
     if domains.is_empty() {
-        let why = warning.unwrap_or_else(|| "the domain list is empty".into());
+        let why = warnings.pop().unwrap_or_else(|| "the domain list is empty".into());
         return Err(Error::missing("every domain", why));
     }
-    Ok((domains, warning))
+    Ok((domains, warnings))
+}
+
+/// What VMCOREINFO_XEN tells of struct domain.
+struct Layout {
+    id_at: usize,
+    next_at: usize,
+    /// Bytes that must be there, and bytes that are wanted.
+    least: usize,
+    whole: usize,
+}
+
+impl Layout {
+    fn read(xen: &Hypervisor<'_>) -> Result<Self> {
+        let info = &xen.notes.info;
+        let offset = |name: &str| {
+            let at = info
+                .offset(name)
+                .ok_or_else(|| Error::missing("a key of VMCOREINFO_XEN", format!("OFFSET({name}) is not there")))?;
+            let sound = usize::try_from(at).ok().filter(|at| *at <= 1 << 16);
+            sound.ok_or_else(|| Error::damaged("VMCOREINFO_XEN", format!("{name} at {at}")))
+        };
+        let (id_at, next_at) = (offset("domain.domain_id")?, offset("domain.next_in_list")?);
+        let least = (id_at.max(next_at) + 8).max(HEAD);
+        let told = info.size("domain").and_then(|n| usize::try_from(n).ok()).unwrap_or(HEAD);
+        Ok(Self { id_at, next_at, least, whole: told.clamp(least, MOST_STRUCT.max(least)) })
+    }
+
+    /// The domain at `va`, and the next in the list; or why it cannot be one.
+    fn domain(&self, xen: &Hypervisor<'_>, va: VirtAddr) -> Result<(Domain, VirtAddr), String> {
+        let mut bytes = vec![0; self.whole];
+        if xen.space.read("struct domain", va, &mut bytes).is_err() {
+            bytes.truncate(self.least);
+            xen.space.read("struct domain", va, &mut bytes).map_err(|e| e.to_string())?;
+        }
+        let id = u16_at(&bytes, self.id_at).unwrap_or(FIRST_RESERVED);
+        let owner_code = xen.owner_code(va).ok_or_else(|| format!("it leaves Xen's direct map at {va}"))?;
+        let next = VirtAddr(u64_at(&bytes, self.next_at).unwrap_or_default());
+        let shared_info = find_shared_info(xen, &bytes, owner_code);
+        let hap = hap::root::find(xen, va, &bytes);
+        Ok((Domain { id, va, owner_code, bytes, shared_info, hap }, next))
+    }
 }
 
 pub(super) fn find_shared_info(xen: &Hypervisor<'_>, head: &[u8], owner_code: u64) -> Option<SharedInfo> {

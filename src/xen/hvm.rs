@@ -82,7 +82,7 @@ pub struct Vmcb {
 
 impl Control {
     /// Whether these can be the registers of a vCPU in 64-bit mode.
-    fn is_sound(&self) -> bool {
+    pub(super) fn is_sound(&self) -> bool {
         self.cr0 & CR0_ON == CR0_ON
             && self.cr0 >> 32 == 0
             && self.cr4 & CR4_PAE != 0

@@ -35,7 +35,7 @@ pub(super) fn compare(host: &Host<'_>, dwarf: &Vmcoreinfo) -> Vec<String> {
     let differ = rows.into_iter().filter_map(|(name, told, proven)| {
         let told = told.filter(|told| !proven.is_empty() && !proven.contains(told))?;
         let proven: Vec<String> = proven.iter().map(|at| format!("{at:#x}")).collect();
-        Some(format!("xen-syms has {name} at {told:#x}, the dump shows {}; the dump is believed", proven.join(" or ")))
+        Some(format!("{name}: xen-syms has {told:#x}, the dump shows {}; the dump is believed", proven.join(" or ")))
     });
     differ.collect()
 }

@@ -3,11 +3,15 @@
 //! Everything is read with what the dump itself tells (crash notes, VMCOREINFO_XEN, page tables) and with shapes that
 //! fit in one way only. Version numbers choose nothing where evidence can.
 
+pub mod census;
+pub mod class;
+pub mod console;
 pub mod cpu;
 mod dirty;
 pub mod domain;
 mod find;
 pub mod frame_table;
+pub mod hole;
 pub mod host;
 pub mod hvm;
 pub mod hypervisor;

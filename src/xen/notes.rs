@@ -8,7 +8,7 @@
 //! | `VMCOREINFO_XEN` | 0 | text, see [`crate::vmcoreinfo`] |
 //! | `QEMU` | 0 | per CPU, in dumps that QEMU made: see [`super::qemu`] |
 //!
-//! Where Xen's own are missing, [`super::find`] makes an equal [`XenNotes`] from memory.
+//! Where Xen's own are missing, `super::find` makes an equal [`XenNotes`] from memory.
 
 use super::paging::AddressSpace;
 use super::qemu::QemuCpu;
@@ -138,7 +138,7 @@ impl Parts {
         }
         for (cpu, state) in parts.cpus.iter_mut().zip(qemu) {
             cpu.qemu = state;
-            cpu.cr3 = cpu.cr3.or(state.map(|s| s.cr3));
+            cpu.cr3 = cpu.cr3.or(state.map(|s| s.control.cr3));
         }
         parts.identity = identity.0;
         parts
@@ -207,6 +207,13 @@ impl CrashInfo {
             phys_start: (words.len() > 9).then(|| before.last().copied().map(MachineAddr)).flatten(),
             frame_list_list: Mfn(frame_list_list),
         })
+    }
+
+    /// The note's ten words, with another `frame_list_list`.
+    pub(crate) fn words(&self, frame_list_list: Mfn) -> [u64; 10] {
+        let [a, b, c, d, e] = self.strings;
+        let (tainted, start) = (self.tainted.unwrap_or(0), self.phys_start.map_or(0, |a| a.0));
+        [self.major, self.minor, a, b, c, d, e, tainted, start, frame_list_list.0]
     }
 
     /// The five strings, where they can be read: extra version, changeset, compiler, date, time.

@@ -9,6 +9,7 @@
 //!
 //! It is the *machine's* CPU, whatever it was doing: in Xen, in a PV guest (ring 3, Xen's tables), or in an HVM guest.
 
+use super::hvm::Control;
 use super::paging::AddressSpace;
 use super::vcpu::UserRegs;
 use crate::bytes::{u16_at, u32_at, u64_at};
@@ -20,7 +21,7 @@ const SEGMENT: usize = 24;
 const BASE: usize = 16;
 const SS: usize = SEGMENTS + 5 * SEGMENT;
 const TR: usize = SEGMENTS + 7 * SEGMENT;
-const CR3: usize = 392 + 3 * 8;
+const CR0: usize = 392;
 /// Where [`UserRegs::general`] has its registers here, by number of the word.
 const ORDER: [usize; 15] = [15, 14, 13, 12, 7, 1, 11, 10, 9, 8, 0, 2, 3, 4, 5];
 /// rsp0 in the 64-bit task state segment.
@@ -31,8 +32,8 @@ const RSP0: u64 = 4;
 pub struct QemuCpu {
     /// All registers.
     pub regs: UserRegs,
-    /// CR3: Xen's if the CPU was in Xen or in a PV guest.
-    pub cr3: u64,
+    /// Control registers. CR3 is Xen's if the CPU was in Xen or in a PV guest.
+    pub control: Control,
     /// The task state segment: Xen's if the CPU was in Xen or in a PV guest.
     pub tss: VirtAddr,
 }
@@ -57,7 +58,9 @@ impl QemuCpu {
             rsp: register(6)?,
             ss: u16_at(desc, SS)?,
         };
-        Some(Self { regs, cr3: u64_at(desc, CR3)?, tss: VirtAddr(u64_at(desc, TR + BASE)?) })
+        let cr = |n: usize| u64_at(desc, CR0 + n * 8);
+        let control = Control { cr0: cr(0)?, cr2: cr(2)?, cr3: cr(3)?, cr4: cr(4)? };
+        Some(Self { regs, control, tss: VirtAddr(u64_at(desc, TR + BASE)?) })
     }
 
     /// The guest's registers, if the CPU was in a 64-bit PV guest: newer than what its way into Xen left on the stack.
@@ -84,9 +87,9 @@ mod tests {
         assert_eq!([0, 5, 10, 14].map(|i| cpu.regs.general[i]), [0x1000, 0x200, 0x100, 0x600]);
         assert_eq!((cpu.regs.rsp, cpu.regs.rip, cpu.regs.rflags), (0x700, 0x1100, 0x1200));
         assert_eq!((cpu.regs.cs, cpu.regs.ss), (0x1300, 0x2200));
-        assert_eq!((cpu.tss, cpu.cr3), (VirtAddr(0x2a00), 0x3400));
+        assert_eq!((cpu.tss, cpu.control.cr3, cpu.control.cr4), (VirtAddr(0x2a00), 0x3400, 0x3500));
         assert_eq!(cpu.guest(), None);
-        assert!((0..424).all(|n| QemuCpu::parse(&desc[..n]).is_none()));
+        assert!((0..432).all(|n| QemuCpu::parse(&desc[..n]).is_none()));
         desc[0] = 2;
         assert_eq!(QemuCpu::parse(&desc), None);
     }

@@ -66,7 +66,7 @@ impl UserRegs {
     }
 
     /// Whether they can be anybody's in 64-bit mode.
-    fn is_sound(&self) -> bool {
+    pub(super) fn is_sound(&self) -> bool {
         // Bit 1 of RFLAGS is always set, bits 22 and up never.
         self.rflags & 2 != 0
             && self.rflags >> 22 == 0

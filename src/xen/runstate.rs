@@ -62,6 +62,11 @@ impl Runstates {
         Self { at: PLACES.step_by(8).find(fits) }
     }
 
+    /// Whether a vCPU is on a CPU.
+    pub(super) fn is_running(&self, bytes: &[u8]) -> bool {
+        self.at.and_then(|at| Runstate::parse(bytes, at)).is_some_and(|r| r.state == RUNNING)
+    }
+
     /// Whether Xen does not run a vCPU.
     pub(super) fn is_offline(&self, bytes: &[u8]) -> bool {
         self.at.and_then(|at| Runstate::parse(bytes, at)).is_some_and(|r| r.state == OFFLINE)

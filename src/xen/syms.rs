@@ -18,6 +18,10 @@ use std::path::Path;
 /// What is looked up. `_frame_table` is a static variable, to whose name compilers add a number.
 const WANTED: &[&str] = &[
     "_frame_table",
+    "conring",
+    "conring_size",
+    "conringc",
+    "conringp",
     "dom_io",
     "dom_xen",
     "domain_list",
@@ -131,6 +135,9 @@ impl XenSyms {
             if space.read("Xen's read-only data", *at, &mut bytes).is_ok() {
                 if bytes == *piece { same += 1 } else { other += 1 }
             }
+        }
+        if same + other == 0 {
+            return Err(wrong("neither its build ID nor any of its read-only data is in the dump".into()));
         }
         // A few words of .rodata are written at boot.
         if other > same / 4 {

@@ -13,13 +13,14 @@
 //! A vCPU on a CPU has its registers there. So has one whose CPU idles since: Xen switches to its idle vCPU lazily and
 //! leaves the registers on the stack (Xen: common/sched, `__context_switch` is skipped), and struct vcpu's are stale.
 
-use super::cpu::{BACK_POINTERS, MOST_VCPUS, Stacks, Tops};
+use super::cpu::{self, BACK_POINTERS, MOST_VCPUS, PhysicalCpu, Stacks, Tops};
 use super::dirty::DirtyCpu;
 use super::domain::Domain;
 use super::host::Host;
 use super::hvm::{self, Control, Vmcb};
 use super::p2m::hap::Hap;
 use super::p2m::source::Source;
+use super::qemu::QemuCpu;
 pub use super::regs::UserRegs;
 use super::regs::{common_offset, offset_by_vmcb};
 use super::runstate::Runstates;
@@ -72,7 +73,11 @@ pub struct Vcpu {
     pub vmcb: Option<Vmcb>,
     /// Of a translated domain: its control registers, the VMCB's or Xen's copies.
     pub control: Option<Control>,
+    /// Whether its registers are what QEMU saw of the processor while the guest ran.
+    pub by_qemu: bool,
     translated: bool,
+    /// Of a translated domain: what QEMU saw of the CPU that it last ran on, if that can have been in this guest.
+    inside: Option<QemuCpu>,
     /// The beginning of its struct vcpu; nothing if the dump does not have it.
     pub(super) bytes: Vec<u8>,
 }
@@ -95,7 +100,9 @@ impl Vcpu {
             offline: false,
             vmcb: None,
             control: None,
+            by_qemu: false,
             translated: false,
+            inside: None,
             bytes: Vec::new(),
         }
     }
@@ -117,6 +124,17 @@ pub fn vcpus(host: &Host<'_>, domains: &[&Domain]) -> BTreeMap<u16, Vec<Vcpu>> {
         all.retain(|id, _| domains.iter().any(|d| d.id == *id));
     }
     all
+}
+
+/// The physical CPUs that the dump tells of, by number: those whose stacks it has, and those that QEMU saw in one of the
+/// guests that `all` has the vCPUs of.
+pub fn physical_cpus(host: &Host<'_>, all: &BTreeMap<u16, Vec<Vcpu>>) -> Vec<PhysicalCpu> {
+    let mut cpus = cpu::cpus(host);
+    for (domain, v) in all.iter().flat_map(|(id, list)| list.iter().map(move |v| (*id, v))).filter(|(_, v)| v.by_qemu) {
+        cpus.push(PhysicalCpu { id: v.processor, domain: Some(domain), vcpu: Some(v.id), crashed: false });
+    }
+    cpus.sort_unstable_by_key(|c| c.id);
+    cpus
 }
 
 /// Gives each vCPU its registers; says whether it could do so without guessing.
@@ -141,6 +159,12 @@ fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &Tops, layout: Option<&Vmcor
         if v.translated {
             if never_ran {
                 v.state = VcpuState::NeverRan;
+                continue;
+            }
+            let elsewhere = runstates.is_running(&v.bytes) && !tops.contains_key(&v.processor);
+            if let Some(cpu) = v.inside.filter(|_| elsewhere) {
+                (v.state, v.regs) = (VcpuState::Running(v.processor), Some(cpu.regs));
+                (v.control, v.vmcb, v.by_qemu) = (Some(cpu.control), None, true);
                 continue;
             }
             let held = dirty.holds(v);
@@ -262,8 +286,15 @@ fn vcpu_at(host: &Host<'_>, domain: &Domain, va: VirtAddr, id: u32) -> Option<Vc
     let is_memory = |pfn| tables.as_ref().is_none_or(|t| t.lookup(pfn).is_some_and(|e| e <= MAX_FRAME));
     // At some exits a VMCB can have what is the host's.
     let own = |v: &Vmcb| v.nested == 0 || is_memory((v.control.cr3 & PTE_FRAME_MASK) >> PAGE_SHIFT);
-    let vmcb = hvm::vmcb(host, domain.hap, &bytes).filter(|v| translated && own(v));
+    let vmcb = if translated { hvm::vmcb(host, domain.hap, &bytes).filter(own) } else { None };
     let copies = || hvm::guest_cr(&bytes, is_memory).filter(|_| tables.is_some());
+    // QEMU numbers CPUs as Xen does. Its tables are in the guest's memory.
+    let seen = usize::try_from(processor).ok().and_then(|n| host.notes.cpus.get(n)?.qemu);
+    let in_guest = |q: &QemuCpu| {
+        let sound = q.regs.is_sound() && q.control.is_sound() && !XEN_AREA.contains(&q.regs.rip);
+        sound && tables.is_some() && is_memory((q.control.cr3 & PTE_FRAME_MASK) >> PAGE_SHIFT)
+    };
+    let inside = seen.filter(in_guest);
     // Without nested paging the VMCB has the registers of Xen's own tables.
     let control = vmcb.filter(|v| v.nested != 0).map(|v| v.control).or_else(copies);
     Some(Vcpu {
@@ -271,6 +302,7 @@ fn vcpu_at(host: &Host<'_>, domain: &Domain, va: VirtAddr, id: u32) -> Option<Vc
         vmcb,
         control,
         translated: domain.hap.is_some() || vmcb.is_some(),
+        inside,
         bytes,
         ..Vcpu::unknown(id, va)
     })

@@ -253,6 +253,7 @@ pub fn build(o: Machine) -> Dump {
     domains::fill_domus(&mut w);
     domains::fill_heads(&mut w);
     let cpus = domains::fill_cpus(&mut w);
+    super::log::fill_xen(&mut w);
     let arrays = xen::map_all(&mut w);
     w.mark_free();
     let info = xen::fill(&mut w, &arrays);

@@ -92,6 +92,11 @@ pub fn create(w: &mut World) {
     write_p2m(w, &g);
     frames(w, &g);
     w.t.system_map = g.image.system_map();
+    if w.o.log_absent {
+        w.dropped.insert(g.mfn(KERNEL_PFN + super::log::ABSENT));
+    }
+    w.t.log.clone_from(&g.image.log);
+    w.t.kernel_base = g.image.base;
     w.t.dom0.clone_from(&g.pfns);
     w.domains[0].tot_pages = g.pfns.len() as u32;
 }

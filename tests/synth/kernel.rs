@@ -67,6 +67,8 @@ pub struct KernelImage {
     pub bytes: Vec<u8>,
     pub symbols: Vec<Symbol>,
     pub release: String,
+    /// Lines of the log that the ring still has, with their number.
+    pub log: Vec<(usize, String)>,
 }
 
 impl KernelImage {
@@ -77,6 +79,7 @@ impl KernelImage {
             bytes: vec![0; KERNEL_PAGES as usize * 4096],
             symbols: Vec::new(),
             release: String::new(),
+            log: Vec::new(),
         };
         image.release = match o.kernel {
             Kernel::V3_10 => "3.10.0-1160.el7.synth",
@@ -122,6 +125,7 @@ impl KernelImage {
         if generation.static_sections() {
             image.symbols.push(Symbol::new(base + SECTIONS, 'B', "mem_section"));
         }
+        image.log = super::log::fill(o, &mut image);
         image.fillers(o);
         image.symbols.sort_by_key(|s| s.va);
         image.fill_text(o.seed);

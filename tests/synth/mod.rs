@@ -14,6 +14,7 @@ pub mod kallsyms;
 pub mod kdump;
 pub mod kernel;
 pub mod layout;
+pub mod log;
 pub mod mem;
 pub mod memmap;
 pub mod memread;
@@ -27,6 +28,7 @@ pub mod xen;
 
 pub use elf::ElfOptions;
 pub use layout::{Pdx, Xen, XenLayout};
+pub use log::LogRing;
 pub use mem::{PAGE, Page};
 pub use pages::PageKind;
 pub use truth::{Dump, Expect, Regs, TableTruth, Truth, VcpuTruth};
@@ -208,6 +210,17 @@ pub struct Machine {
     pub in_guest: Vec<usize>,
     pub defects: Vec<Defect>,
     pub elf: ElfOptions,
+    /// Lines that dom0's kernel logged, and the ring that they went to; without lines there is no ring.
+    pub log: Vec<String>,
+    pub log_ring: LogRing,
+    /// Half of its text, and a page of Xen's ring, are not in the dump.
+    pub log_absent: bool,
+    /// All that Xen ever wrote to its console ring.
+    pub conring: Option<String>,
+    /// It was cleared (xl dmesg -c), which moves a counter only.
+    pub conring_cleared: bool,
+    /// Its counters are not in the image.
+    pub conring_uncounted: bool,
     pub seed: u64,
 }
 
@@ -256,6 +269,12 @@ impl Default for Machine {
             in_guest: Vec::new(),
             defects: Vec::new(),
             elf: ElfOptions::default(),
+            log: Vec::new(),
+            log_ring: LogRing::OfKernel,
+            log_absent: false,
+            conring: None,
+            conring_cleared: false,
+            conring_uncounted: false,
             seed: 1,
         }
     }
@@ -276,6 +295,7 @@ setters! {
     mem_map: bool, mem_map_absent: bool, mem_section_by_address: bool, section_bits: u64,
     without_keys: Vec<&'static str>, shared_identity: bool, locked_l3: bool, silent_cpu: Option<usize>, silent_zeros: bool, m2p_unset: bool,
     crashed_cpu: usize, crash_like_stop: bool, never_ran_from: usize, no_free: bool, elf: ElfOptions, seed: u64,
+    log: Vec<String>, log_ring: LogRing, log_absent: bool, conring: Option<String>, conring_cleared: bool, conring_uncounted: bool,
 }
 
 impl Machine {

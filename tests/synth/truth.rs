@@ -104,6 +104,12 @@ pub struct TableTruth {
 
 #[derive(Clone, Default)]
 pub struct Truth {
+    /// Lines that the kernel's log still has, with their number.
+    pub log: Vec<(usize, String)>,
+    /// Address of the kernel's image.
+    pub kernel_base: u64,
+    /// MFNs of Xen's console ring.
+    pub conring: Vec<u64>,
     /// Dom0's RAM: PFN -> MFN.
     pub dom0: BTreeMap<u64, u64>,
     pub zero_pfns: BTreeSet<u64>,

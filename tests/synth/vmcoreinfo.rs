@@ -55,6 +55,7 @@ pub fn linux_text(o: &Machine, image: &KernelImage, build_id: &str, mem_section:
     sym(&mut t, "_stext", "_stext");
     let free_huge_page = image.has("free_huge_page").then(|| image.va("free_huge_page"));
     t.push_str(&Gen::of(o.kernel).keys(o, mem_section, free_huge_page));
+    t.push_str(&super::log::keys(o, image.base));
     if o.kallsyms.is_some() {
         for table in ["names", "num_syms", "token_table", "token_index", "offsets", "relative_base"] {
             let name = format!("kallsyms_{table}");

@@ -8,7 +8,7 @@ use crate::bytes::{u16_at, u64_at};
 use crate::error::{Error, Result};
 use crate::units::{Mfn, PAGE_BYTES, VirtAddr};
 use crate::vmcoreinfo::Vmcoreinfo;
-use crate::xen::domain::{FIRST_RESERVED, find_shared_info};
+use crate::xen::domain::{Domain, FIRST_RESERVED, find_shared_info};
 use crate::xen::hypervisor::{DOMID_IO, DOMID_XEN, Hypervisor};
 use crate::xen::m2p::M2P;
 use std::collections::BTreeMap;
@@ -74,6 +74,14 @@ pub(in crate::xen) fn find(xen: &mut Hypervisor<'_>) -> Result<()> {
     made.push_str(&format!("OFFSET(domain.next_in_list)={link}\n"));
     xen.notes.info = Vmcoreinfo::parse(made.as_bytes());
     Ok(())
+}
+
+/// Domains that own memory, by a sample of the frame table, but are not in the list.
+pub(in crate::xen) fn lost(xen: &Hypervisor<'_>, listed: &[Domain]) -> Vec<VirtAddr> {
+    let strange = owners(xen).into_keys().filter(|code| listed.iter().all(|d| d.owner_code != *code));
+    let candidates = strange.filter_map(|code| candidate(xen, code));
+    let real = candidates.filter(|d| d.id < FIRST_RESERVED && listed.iter().all(|l| l.id != d.id) && shared(xen, d));
+    real.map(|d| d.va).collect()
 }
 
 /// What stands in `_domain`, with the number of pages, of a sample of the dump's frames.

@@ -6,7 +6,7 @@
 //!    and Xen's image where one of the known layouts has it. In the image stands `idle_pg_table`, the root of all.
 //! 2. *The version* ([`version`]) from the code of Xen's own functions that return it.
 //! 3. *The frame table* by layout; how far it goes by its entries.
-//! 4. *The domains* ([`domains`]): what the frame table's entries name as owners, and the one offset at which these lead
+//! 4. *The domains* ([`mod@domains`]): what the frame table's entries name as owners, and the one offset at which these lead
 //!    to each other by ascending id.
 //!
 //! A `xen-syms` of the same build ([`super::syms`]) gives the addresses of variables, and so leaves less to search.
@@ -24,10 +24,10 @@ use crate::error::{Error, Result};
 use crate::source::MachineMemory;
 use crate::units::{Mfn, PAGE_BYTES, VirtAddr};
 use crate::vmcoreinfo::Vmcoreinfo;
-pub(super) use domains::find as domains;
+pub(super) use domains::{find as domains, lost};
 use std::fmt::Write;
 
-/// Makes up what `parts` lack, but for the domain list ([`domains`]).
+/// Makes up what `parts` lack, but for the domain list ([`mod@domains`]).
 ///
 /// # Errors
 /// [`Error::NotXen`] if the memory shows no Xen, [`Error::Usage`] for a `xen-syms` of another build.
@@ -77,13 +77,19 @@ pub(super) fn notes<'a>(
         Some(va) => line(format_args!("SYMBOL(frame_table)={:x}", va.0)),
         None => line(format_args!("NUMBER(frame_table)={:#x}", if bigmem { BIGMEM_FRAMES } else { image.frame_table })),
     }
-    if syms.and_then(|s| s.get("max_page")).is_none() {
+    let told = |name| parts.info.as_ref().is_some_and(|i| i.symbol(name).is_some());
+    if syms.and_then(|s| s.get("max_page")).is_none() && !told("max_page") {
         let probe = format!("{text}NUMBER(max_page)={:#x}\n", frames_end(mem));
         let end = max_page(mem, &image.space, Vmcoreinfo::parse(probe.as_bytes()), &parts)?;
         let _ = writeln!(text, "NUMBER(max_page)={end:#x}");
     }
     let Parts { cpus, linux, list, identity, .. } = parts;
-    let info = Vmcoreinfo::parse(text.as_bytes());
+    let made = Vmcoreinfo::parse(text.as_bytes());
+    // What Xen itself says of it comes first, where only another note is lost.
+    let info = match parts.info {
+        Some(own) => own.or(Some(&made)),
+        None => made,
+    };
     let origin = if syms.is_some() { Origin::XenSyms } else { Origin::Memory };
     Ok((XenNotes { crash: parts.crash.unwrap_or(crash), cpus, info, linux, list, identity, origin }, image.space))
 }

@@ -38,7 +38,9 @@ pub(super) struct Builder<'h> {
     doubts: Vec<(u64, u64)>,
     /// Entries of the domain's own frames that are the M2P's word for another PFN.
     suspects: Vec<(Pfn, Mfn)>,
-    /// Frames that two PFNs have.
+    /// PFNs whose frame the M2P gives to another, which has it.
+    repeats: Vec<(u64, u64)>,
+    /// Their frames.
     doubled: HashSet<Mfn>,
     pub(super) out: P2m,
 }
@@ -61,6 +63,7 @@ impl<'h> Builder<'h> {
             blanks: Vec::new(),
             doubts: Vec::new(),
             suspects: Vec::new(),
+            repeats: Vec::new(),
             doubled: HashSet::new(),
             out,
         }
@@ -79,46 +82,66 @@ impl<'h> Builder<'h> {
                 note(&mut self.gaps, first, count);
             }
             Part::Blank(first, count) => note(&mut self.blanks, first, count),
-            Part::Repeated(count) => self.out.check.aliases += count,
+            Part::Repeated(first, count) => {
+                self.out.check.aliases += count;
+                note(&mut self.blanks, first, count);
+            }
             Part::Identity(count) => self.out.check.identity += count,
             Part::Own(pages) => self.out.tree.extend(pages.iter().map(|p| Mfn(*p))),
         });
     }
 
-    /// Whether anything could not be read, is not there, or was not believed without a good reason: a few frames that many
-    /// PFNs have are the scratch pages of an old balloon driver. `owned` is how many pages the domain owns, if that is known.
-    pub(super) fn lacks(&self, owned: Option<u64>) -> bool {
-        let c = &self.out.check;
-        if owned.is_some_and(|owned| c.believed < owned) {
-            return true;
+    /// Reads the first source. What the domain told of beyond it is due from another.
+    pub(super) fn begin(&mut self, source: &dyn Source) {
+        self.read(source, 0..u64::MAX);
+        let (end, told) = (source.end(), self.out.told_end.0);
+        if end < told {
+            note(&mut self.blanks, end, told - end);
         }
-        let odd = c.not_owned + c.beyond_machine > 0 || self.doubled.len() > MOST_SCRATCH;
-        odd || [&self.gaps, &self.blanks].iter().any(|l| !l.is_empty()) || !self.suspects.is_empty()
+    }
+
+    /// Whether anything is not there, could not be read, or was not believed without a good reason: a few frames that many
+    /// PFNs have are the scratch pages of an old balloon driver. `least` is how many ordinary pages it must be.
+    pub(super) fn lacks(&self, least: u64) -> bool {
+        let ordinary = self.out.check.believed - self.out.check.xen_heap;
+        let lists = [&self.gaps, &self.blanks, &self.doubts];
+        ordinary == 0 || ordinary < least || lists.iter().any(|l| !l.is_empty()) || self.doubled.len() > MOST_SCRATCH
     }
 
     /// Takes from another source what the ones before lacked; and, where it has something that the M2P confirms, what was
     /// not believed of them.
     pub(super) fn repair(&mut self, source: &dyn Source) {
         let before = self.out.check.believed;
+        let within = |first: u64, count: u64| source.end().clamp(first, first.saturating_add(count)) - first;
         for (first, count) in std::mem::take(&mut self.gaps) {
-            // What this one lacks as well is counted anew.
-            self.out.check.unreadable = self.out.check.unreadable.saturating_sub(count);
-            self.read(source, first..first.saturating_add(count));
+            // What this one lacks as well is counted anew; what is beyond it stays.
+            let covered = within(first, count);
+            self.out.check.unreadable = self.out.check.unreadable.saturating_sub(covered);
+            self.read(source, first..first + covered);
+            note(&mut self.gaps, first + covered, count - covered);
         }
         for (first, count) in std::mem::take(&mut self.blanks) {
-            self.read(source, first..first.saturating_add(count));
+            let covered = within(first, count);
+            self.read(source, first..first + covered);
+            note(&mut self.blanks, first + covered, count - covered);
         }
-        for (first, count) in std::mem::take(&mut self.doubts) {
-            for pfn in (first..first.saturating_add(count)).map(Pfn) {
-                match source.lookup(pfn.0) {
-                    Some(entry) if entry <= MAX_FRAME && self.m2p.get(Mfn(entry)) == Some(pfn) => {
-                        self.entry(source, pfn, entry);
-                    }
-                    _ => note(&mut self.doubts, pfn.0, 1),
+        let again = std::mem::take(&mut self.repeats);
+        self.retry(source, again, |s| &mut s.repeats);
+        let again = std::mem::take(&mut self.doubts);
+        self.retry(source, again, |s| &mut s.doubts);
+        self.repaired(source, before);
+    }
+
+    /// Believes of these PFNs what the M2P confirms of the source, and keeps the others on `list`.
+    fn retry(&mut self, source: &dyn Source, again: Vec<(u64, u64)>, list: impl Fn(&mut Self) -> &mut Vec<(u64, u64)>) {
+        for pfn in again.into_iter().flat_map(|(first, count)| first..first.saturating_add(count)).map(Pfn) {
+            match source.lookup(pfn.0) {
+                Some(entry) if entry <= MAX_FRAME && self.m2p.get(Mfn(entry)) == Some(pfn) => {
+                    self.entry(source, pfn, entry);
                 }
+                _ => note(list(self), pfn.0, 1),
             }
         }
-        self.repaired(source, before);
     }
 
     /// Takes from a source that has nothing but memory every PFN that the ones before do not have, whatever they say of it.
@@ -137,8 +160,9 @@ impl<'h> Builder<'h> {
         self.out.runs.extend(known);
         // What it does not have is no memory.
         self.out.check.unreadable = 0;
-        self.gaps.clear();
-        self.blanks.clear();
+        for list in [&mut self.gaps, &mut self.blanks, &mut self.doubts, &mut self.repeats] {
+            list.clear();
+        }
         self.repaired(source, before);
     }
 
@@ -156,16 +180,17 @@ impl<'h> Builder<'h> {
             return;
         }
         let mfn = Mfn(entry & !(FOREIGN | IDENTITY));
-        if entry & FOREIGN != 0 && pfn.0 < self.bound {
+        let on_machine = mfn.0 < self.host.frames.max_page() && mfn.0 <= MAX_FRAME;
+        if entry & FOREIGN != 0 && on_machine && pfn.0 < self.bound {
             check.foreign += 1;
             self.out.foreign.push((mfn, pfn));
             return;
         }
-        if entry & IDENTITY != 0 {
+        if entry & (FOREIGN | IDENTITY) == IDENTITY {
             check.identity += 1;
             return;
         }
-        if mfn.0 >= self.host.frames.max_page() || mfn.0 > MAX_FRAME || pfn.0 >= self.bound {
+        if entry & FOREIGN != 0 || !on_machine || pfn.0 >= self.bound {
             check.beyond_machine += 1;
             note(&mut self.doubts, pfn.0, 1);
             return;
@@ -193,7 +218,7 @@ impl<'h> Builder<'h> {
                 if self.doubled.len() <= MOST_SCRATCH {
                     self.doubled.insert(mfn);
                 }
-                note(&mut self.doubts, pfn.0, 1);
+                note(&mut self.repeats, pfn.0, 1);
                 return;
             }
             // Another source may have what the M2P confirms.
@@ -210,6 +235,7 @@ impl<'h> Builder<'h> {
     fn believe(&mut self, pfn: Pfn, mfn: Mfn, info: Option<PageInfo>) {
         self.out.check.believed += 1;
         if let Some(info) = info {
+            self.out.check.xen_heap += u64::from(info.is_xen_heap());
             match TypeBits::proven_by(info.kind) {
                 Some(TypeBits::Four) => self.votes[0] += 1,
                 Some(TypeBits::Three) => self.votes[1] += 1,
@@ -287,6 +313,9 @@ fn holds(runs: &[Run], pfn: Pfn) -> bool {
 
 /// Appends a stretch, joining one that goes on.
 fn note(list: &mut Vec<(u64, u64)>, first: u64, count: u64) {
+    if count == 0 {
+        return;
+    }
     let full = list.len() >= MOST_GAPS;
     match list.last_mut() {
         Some(last) if last.0.saturating_add(last.1) == first => last.1 = last.1.saturating_add(count),

@@ -72,8 +72,10 @@ impl Walk<'_, '_> {
         let shift = PAGE_SHIFT + 9 * (level - 1);
         let pfn = |va: u64| (va - self.list.base.0) / ENTRY;
         let Some(entries) = self.list.page(&mut self.cursor, mfn) else {
-            let (from, to) = (base.max(self.from), (base + (FAN << shift)).min(self.to));
-            each(Part::Unreadable(pfn(from), (to - from) / ENTRY));
+            let (from, to) = (base.max(self.from), base.saturating_add(FAN << shift).min(self.to));
+            if from < to {
+                each(Part::Unreadable(pfn(from), (to - from) / ENTRY));
+            }
             return false;
         };
         let mut all_empty = true;
@@ -102,11 +104,12 @@ impl Walk<'_, '_> {
                 continue;
             }
             if !self.visits.again(below.0) {
-                each(Part::Repeated(count));
+                all_empty = false;
+                each(Part::Repeated(pfn(from), count));
                 continue;
             }
             if level > 1 {
-                let whole = (from, to) == (start, start + (1 << shift));
+                let whole = (from, to) == (start, start.saturating_add(1 << shift));
                 if self.table(below, level - 1, start, each) && whole {
                     self.empty.insert(below.0);
                 } else {

@@ -30,6 +30,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 use tree::{CAPACITY, Tree};
 
+/// Name of the linear list that a domain publishes.
+const LINEAR: &str = "linear list";
+/// Pages by which an estimate may be wrong, besides an eighth of it.
+const MARGIN: u64 = 1 << 16;
+
 /// A run of PFNs whose MFNs run along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -67,9 +72,12 @@ pub struct P2mCheck {
     /// Entries that could not be read, because a page of the tree is not in the dump or not the domain's; or not checked,
     /// because neither the frame table nor the M2P has the frame.
     pub unreadable: u64,
-    /// Ordinary pages that the domain owns by the frame table, if all of that was counted. A translated domain has some
-    /// Xen-heap pages in its P2M besides.
+    /// Ordinary pages that the domain owns by the frame table, if all of that was counted.
     pub owned: Option<u64>,
+    /// Xen-heap pages among the believed ones, which a translated domain has in its P2M.
+    pub xen_heap: u64,
+    /// Sources that the domain publishes, but that lead nowhere.
+    pub refused: Vec<&'static str>,
     /// Where most of it was read.
     pub source: &'static str,
     /// Believed entries that it lacked, by the source that had them.
@@ -110,13 +118,29 @@ pub struct OwnList {
     pub name: &'static str,
 }
 
+/// Ordinary pages that a domain owns by the frame table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owned {
+    /// How many.
+    pub pages: u64,
+    /// Whether all were counted; otherwise they are an estimate.
+    pub exact: bool,
+}
+
+impl Owned {
+    /// How many the domain's P2M must have at least.
+    fn least(&self) -> u64 {
+        if self.exact { self.pages } else { (self.pages - self.pages / 8).saturating_sub(MARGIN) }
+    }
+}
+
 /// What else is known when a P2M is read.
 #[derive(Clone, Copy)]
 pub struct Help<'i> {
     /// A list that the kernel did not publish.
     pub own: Option<OwnList>,
     /// How many ordinary pages the domain owns, if the frame table was counted.
-    pub owned: Option<u64>,
+    pub owned: Option<Owned>,
     /// The way to the inverted M2P, which is costly.
     pub inverted: &'i (dyn Fn() -> &'i Inverted + Sync),
 }
@@ -166,13 +190,20 @@ impl P2m {
     pub fn read_with(host: &Host<'_>, domain: &Domain, help: &Help<'_>) -> Result<Self> {
         let shared = domain.shared_info.as_ref();
         let told = shared.map_or(0, |s| s.max_pfn);
-        // The crash note has the hardware domain's, in case its own page is damaged.
-        let noted = domain.id == 0 && shared.is_none_or(|s| matches!(s.frame_list_list.0, 0 | u64::MAX));
-        let top = if noted { Some(host.notes.crash.frame_list_list) } else { shared.map(|s| s.frame_list_list) };
-        let top = top.filter(|t| !matches!(t.0, 0 | u64::MAX));
-        let tree = top.and_then(|top| Tree::open(host, domain, top, told));
-        let list = shared.filter(|s| s.p2m_cr3.0 != 0);
-        let list = list.and_then(|s| Linear::open(host, domain, (s.p2m_cr3.mfn(), s.p2m_vaddr), told, "linear list"));
+        let mut refused = Vec::new();
+        let mut tops = tree::tops(host, domain).peekable();
+        let published = tops.peek().is_some();
+        let mut opened = tops.enumerate().filter_map(|(n, top)| Some((n, Tree::open(host, domain, top, told)?)));
+        let tree = opened.next();
+        if published && tree.as_ref().is_none_or(|(n, _)| *n > 0) {
+            refused.push(tree::NAME);
+        }
+        let tree = tree.map(|t| t.1);
+        let told_list = shared.filter(|s| s.p2m_cr3.0 != 0);
+        let list = told_list.and_then(|s| Linear::open(host, domain, (s.p2m_cr3.mfn(), s.p2m_vaddr), told, LINEAR));
+        if told_list.is_some() && list.is_none() {
+            refused.push(LINEAR);
+        }
         let own = help.own.and_then(|o| Linear::open(host, domain, (o.root, o.base), o.end, o.name));
         let tree = tree.as_ref().map(|t| t as &dyn Source);
         let list = list.as_ref().map(|l| l as &dyn Source);
@@ -185,15 +216,18 @@ impl P2m {
         let mut sources = sources.into_iter().flatten();
         let first = sources.next();
         let mut builder = Builder::new(host, domain, first.map_or(Inverted::NAME, Source::name), told);
-        builder.read(first.unwrap_or_else(|| (help.inverted)()), 0..u64::MAX);
+        builder.begin(first.unwrap_or_else(|| (help.inverted)()));
         for other in sources {
             builder.repair(other);
         }
-        if builder.lacks(help.owned) && first.is_some() {
+        if builder.lacks(help.owned.map_or(0, |o| o.least())) && first.is_some() {
             builder.complete((help.inverted)());
         }
         let mut p2m = builder.finish();
-        p2m.check.owned = help.owned;
+        p2m.check.owned = help.owned.filter(|o| o.exact).map(|o| o.pages);
+        if hap.is_none() {
+            p2m.check.refused = refused;
+        }
         // Every PV kernel has tables that Xen knows as such.
         p2m.translated = domain.hap.is_some() || (domain.may_be_translated() && p2m.tables.iter().all(|t| t.1 != 4));
         if p2m.translated {

@@ -23,8 +23,8 @@ pub enum Part<'p> {
     /// So many entries from this PFN on where the source has nothing at all, although every kernel writes something there,
     /// holes too.
     Blank(u64, u64),
-    /// So many entries, on a page that stands in too many places to be looked at once more.
-    Repeated(u64),
+    /// So many entries from this PFN on, on a page that stands in too many places to be looked at once more.
+    Repeated(u64, u64),
     /// So many identity entries of a page that has no others.
     Identity(u64),
     /// MFNs that it leads to: the pages that it is made of, those of holes beyond its end too, and whatever damage left.

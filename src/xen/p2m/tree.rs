@@ -10,6 +10,8 @@ use crate::xen::{Domain, Host};
 use std::collections::HashSet;
 use std::ops::Range;
 
+/// Name of the tree, for people.
+pub const NAME: &str = "frame list";
 /// PFNs that the tree can hold.
 pub const CAPACITY: u64 = FAN * FAN * FAN;
 /// PFNs below a middle page.
@@ -27,6 +29,15 @@ pub struct Tree<'h> {
     told: bool,
 }
 
+/// The top pages that the domain's tree is said to have: its own word, and the crash note's copy of the hardware
+/// domain's, in case its own page is damaged.
+pub fn tops(host: &Host<'_>, domain: &Domain) -> impl Iterator<Item = Mfn> {
+    let own = domain.shared_info.as_ref().map(|s| s.frame_list_list);
+    let hardware = host.hardware_domain().is_some_and(|d| d.id == domain.id);
+    let noted = Some(host.notes.crash.frame_list_list).filter(|n| hardware && own != Some(*n));
+    own.into_iter().chain(noted).filter(|top| !matches!(top.0, 0 | u64::MAX))
+}
+
 impl<'h> Tree<'h> {
     /// The tree below `top`, with `max_pfn` entries; 0 stands for as many as there can be. `None` if the top page is not in
     /// the dump, or not the domain's.
@@ -35,6 +46,11 @@ impl<'h> Tree<'h> {
         let mut tree = Self { host, domain, top, top_page: Vec::new(), end, told: max_pfn != 0 };
         tree.top_page = tree.page(&mut host.frames.cursor(), top.0)?;
         Some(tree)
+    }
+
+    /// The top page.
+    pub fn top(&self) -> Mfn {
+        self.top
     }
 
     /// A page of the tree, if it is the domain's.
@@ -49,7 +65,7 @@ impl<'h> Tree<'h> {
 
 impl Source for Tree<'_> {
     fn name(&self) -> &'static str {
-        "frame list"
+        NAME
     }
 
     fn end(&self) -> u64 {
@@ -83,7 +99,7 @@ impl Source for Tree<'_> {
                 continue;
             }
             if !visits.again(middle) {
-                each(Part::Repeated(to - from));
+                each(Part::Repeated(from, to - from));
                 continue;
             }
             let Some(middle_page) = self.page(&mut cursor, middle) else {
@@ -103,7 +119,8 @@ impl Source for Tree<'_> {
                     continue;
                 }
                 if !visits.again(leaf) {
-                    each(Part::Repeated(to - from));
+                    all_empty = false;
+                    each(Part::Repeated(from, to - from));
                     continue;
                 }
                 let Some(leaf_page) = self.page(&mut cursor, leaf) else {

@@ -68,7 +68,7 @@ impl Walk<'_, '_> {
             return;
         }
         if !self.visits.again(mfn.0) {
-            return each(Part::Repeated(to - from));
+            return each(Part::Repeated(from, to - from));
         }
         let Some(entries) = self.hap.page(mfn) else {
             return each(Part::Unreadable(from, to - from));
@@ -103,7 +103,7 @@ impl Walk<'_, '_> {
         }
         // Damage could repeat one for the whole address space.
         if !self.visits.again(first.0) {
-            return each(Part::Repeated(to - from));
+            return each(Part::Repeated(from, to - from));
         }
         let mut gfn = from;
         while gfn < to {

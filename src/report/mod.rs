@@ -1,5 +1,9 @@
 //! What was kept, dropped and altered, and why: for people, for scripts, and for the note in the output.
 
+mod text;
+
+pub use text::size;
+
 use crate::linux::note::Found;
 use crate::options::Format;
 use crate::plan::Plan;
@@ -8,7 +12,7 @@ use crate::plan::level::Level;
 use crate::plan::selection::Selection;
 use crate::plan::tables::Tally;
 use crate::sink::Written;
-use crate::units::{Mfn, PAGE_BYTES, VirtAddr};
+use crate::units::{Mfn, VirtAddr};
 use crate::xen::cpu::PhysicalCpu;
 use crate::xen::p2m::P2mCheck;
 use crate::xen::p2m::inverted::Inverted;
@@ -17,7 +21,6 @@ use crate::xen::vcpu::{Vcpu, VcpuState};
 use crate::xen::{Domain, Host, P2m};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fmt;
 
 /// Tables that Xen does not know which the XDUMPCUT note tells one by one.
 const MOST_TOLD: usize = 256;
@@ -126,6 +129,8 @@ pub struct VcpuReport {
     pub state: String,
     /// Whether Xen did not run it: brought down, not brought up, or paused with its domain.
     pub offline: bool,
+    /// Whether nothing but likelihood says that these are its registers.
+    pub guessed: bool,
     /// Its instruction pointer, in hex.
     pub rip: Option<String>,
     /// Its stack pointer, in hex.
@@ -226,8 +231,15 @@ impl Report {
         self.warnings.extend(repaired.map(|(source, n)| {
             format!("{n} P2M entries that the {} lacked, or had wrong, were taken from the {source}", c.source)
         }));
-        let short = c.owned.unwrap_or(0).saturating_sub(c.believed);
-        if short > 0 {
+        for source in &c.refused {
+            self.warnings.push(format!(
+                "the {source} that the domain publishes leads nowhere; its P2M was read from the {}",
+                c.source
+            ));
+        }
+        let short = c.owned.unwrap_or(0).saturating_sub(c.believed - c.xen_heap);
+        // Up to Xen 4.9 a translated domain's tables count as its own pages.
+        if short > 0 && !p2m.translated {
             self.warnings.push(format!(
                 "{short} pages that Xen gives to the domain have no PFN that is known; they are not in the output"
             ));
@@ -373,30 +385,6 @@ impl Report {
     }
 }
 
-impl Report {
-    fn tables(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let t = &self.tables;
-        writeln!(
-            f,
-            "  page tables: {} rewritten ({} that only Linux knows), {} entries; {} to Xen-heap pages, {} to foreign pages, {} MMIO kept",
-            t.tables,
-            t.tables_unpinned,
-            t.own + t.xen_heap + t.foreign,
-            t.xen_heap,
-            t.foreign,
-            t.mmio
-        )?;
-        if t.lost + t.mmio_lost > 0 {
-            writeln!(
-                f,
-                "  not carried: {} mappings of other domains or Xen, {} of MMIO whose number is RAM of the domain",
-                t.lost, t.mmio_lost
-            )?;
-        }
-        Ok(())
-    }
-}
-
 impl VcpuReport {
     /// Describes a vCPU.
     pub fn new(v: &Vcpu) -> Self {
@@ -415,11 +403,13 @@ impl VcpuReport {
             None => "the VMCB",
         });
         let copies = v.control.map(|_| "nothing: its VMCS cannot be read; they are of its last exit");
-        let checked_by = by_vmcb.or(copies).map(String::from);
+        let by_qemu = v.by_qemu.then_some("QEMU, which saw the processor in the guest");
+        let checked_by = by_qemu.or(by_vmcb).or(copies).map(String::from);
         Self {
             id: v.id,
             state,
             offline: v.offline,
+            guessed: v.guessed,
             rip: v.regs.map(|r| hex(r.rip)),
             rsp: v.regs.map(|r| hex(r.rsp)),
             checked_by,
@@ -471,73 +461,4 @@ fn source_id(host: &Host<'_>) -> String {
 
 fn hex(va: VirtAddr) -> String {
     format!("{:#x}", va.0)
-}
-
-/// Bytes for people.
-pub fn size(bytes: u64) -> String {
-    let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
-    let power = (bytes.max(1).ilog2() / 10).min(4);
-    match units.get(power as usize) {
-        Some(unit) if power > 0 => format!("{:.1} {unit}", bytes as f64 / (1_u64 << (10 * power)) as f64),
-        _ => format!("{bytes} bytes"),
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let d = &self.domain;
-        let release = d.release.as_deref().unwrap_or("of unknown release");
-        writeln!(f, "Xen {}, domain {}, Linux {release}, {} vCPUs", self.source.xen, d.id, d.vcpus.len())?;
-        let s = &self.source;
-        writeln!(f, "  read: {}, {}, of that {} in holes, which are zeros", s.form, size(s.bytes), size(s.hole_bytes))?;
-        for cpu in self.cpus.iter().filter(|c| c.crashed) {
-            writeln!(f, "  physical {cpu}")?;
-        }
-        let mut row = |name: &str, pages: u64, note: &str| {
-            if pages == 0 {
-                return Ok(());
-            }
-            let line = format!("  {name:<28}{pages:>12} pages {:>12}  {note}", size(pages * PAGE_BYTES));
-            writeln!(f, "{}", line.trim_end())
-        };
-        let (m, o) = (&self.machine, &self.output);
-        let sampled = if m.exact { "" } else { "estimated from a sample" };
-        row("kept", o.kept, "")?;
-        row("zero, read as zeros", o.zero, "")?;
-        for (why, n) in &o.absent {
-            row("missing", *n, why)?;
-        }
-        for (class, n) in &o.excluded {
-            row(&format!("dropped: {class}"), *n, "")?;
-        }
-        row("dropped: Xen-free", m.free, sampled)?;
-        row("dropped: other domains", m.other_domains(d.id), sampled)?;
-        if o.xen == 0 {
-            row("dropped: Xen and I/O", m.xen + m.io + m.offline + m.no_entry, sampled)?;
-        } else {
-            row("of what is kept or zero: Xen", o.xen, "")?;
-        }
-        let t = &self.tables;
-        if t.tables > 0 {
-            self.tables(f)?;
-        }
-        for c in &self.cleared {
-            writeln!(f, "  cleared: {} at {} (held {}; found by {})", c.name, c.address, c.old, c.found_by)?;
-        }
-        for w in &self.warnings {
-            writeln!(f, "  warning: {w}")?;
-        }
-        let layout = if o.layout.starts_with("machine") { format!(", {} layout", o.layout) } else { String::new() };
-        write!(f, "  output: {}{layout}, {} ({} bytes)", o.format, size(o.bytes), o.bytes)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn sizes() {
-        for (n, text) in [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (3 << 40, "3.0 TiB")] {
-            assert_eq!(super::size(n), text);
-        }
-    }
 }
