@@ -234,7 +234,7 @@ impl fmt::Display for Info {
         let some = self.notes.iter().any(|n| matches!(n.name.as_str(), "Xen" | "VMCOREINFO_XEN"));
         let lack = if some { "not all notes of Xen's" } else { "no notes of Xen's" };
         match x.found_by {
-            Origin::Notes => {}
+            Origin::Notes | Origin::DumpCore => {}
             Origin::XenSyms => writeln!(f, "  {lack}; found in memory with xen-syms")?,
             Origin::Memory => writeln!(f, "  {lack}; found in memory")?,
         }

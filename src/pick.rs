@@ -17,7 +17,11 @@ pub fn pick<'h>(host: &'h Host<'_>, which: &Which, names: &dyn Fn() -> BTreeMap<
     let made = OnceCell::new();
     let names = || made.get_or_init(names);
     let found = match which {
-        Which::Hardware => host.hardware_domain(),
+        Which::Hardware => host.alone().or_else(|| host.hardware_domain()),
+        _ if host.alone().is_some() => {
+            let why = "the dump is of one domain alone, whose number and name it does not tell; do without --domain";
+            return Err(Error::Usage(why.into()));
+        }
         Which::Id(id) => domains.iter().find(|d| d.id == *id),
         Which::Name(name) => {
             let names = names();

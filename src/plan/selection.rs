@@ -93,10 +93,9 @@ impl Selection {
     fn unpinned(&mut self, known: &Known<'_>, map: &MemMap<'_>, p2m: &P2m) {
         let list = known.names.and_then(|n| n.get("pgd_list"));
         let (Some(kernel), Some(list)) = (known.kernel, list) else {
-            self.doubts.push(
-                "pgd_list was not found; page tables of processes that were being made or ended keep machine frames"
-                    .into(),
-            );
+            let whose = if p2m.by_walk { "on no CPU" } else { "being made or ended" };
+            let why = format!("pgd_list was not found; page tables of processes that were {whose} keep machine frames");
+            self.doubts.push(why);
             return;
         };
         let found = pgds::unpinned(kernel, map, list, &p2m.tables);

@@ -225,6 +225,10 @@ impl<'a> Rewriter<'a> {
         if let Some(own) = self.own(mfn) {
             return own;
         }
+        // Where nothing has owners, the shared info is known by its number.
+        if self.domain.told.is_some() && self.domain.shared_info.as_ref().is_some_and(|s| s.mfn == mfn) {
+            return Target::XenHeap;
+        }
         let entry = frames.look(mfn);
         let info = entry.info();
         let owner = info.filter(|i| i.has_owner(self.host.state_bits));

@@ -393,6 +393,7 @@ impl VcpuReport {
             VcpuState::Lazy(cpu) => format!("still on idle CPU {cpu}"),
             VcpuState::Saved => "saved".into(),
             VcpuState::NeverRan => "never ran".into(),
+            VcpuState::Told => "told by Xen".into(),
             VcpuState::Vmcb => "in the VMCB only".into(),
             VcpuState::Unknown => "unknown".into(),
         };

@@ -4,6 +4,7 @@ use super::kdump::Header;
 use super::notes::{Note, Notes};
 use super::segments::{Load, Segments};
 use super::storage::ReadAt;
+use super::xc_core::{DumpCore, Sections};
 use crate::bytes::{u16_at, u32_at, u64_at};
 use crate::error::{Error, Result};
 use crate::units::{FileOffset, MachineAddr};
@@ -29,7 +30,9 @@ pub struct Vmcore {
     pub oddities: Vec<String>,
     /// Whether makedumpfile says of itself that it could not write all (`e_flags` bit 0: DUMP_ELF_INCOMPLETE).
     pub incomplete: bool,
-    /// One more than the last byte of headers and notes.
+    /// What `xl dump-core` wrote, if it is such a file.
+    dump_core: Option<DumpCore>,
+    /// One more than the last byte of headers and notes, or of the sections of `xl dump-core`.
     headers_end: u64,
 }
 
@@ -93,7 +96,28 @@ impl Vmcore {
         for phdr in table.chunks_exact(PHDR_SIZE) {
             core.program_header(source, phdr)?;
         }
+        if phnum == 0 {
+            core.headers_end = Sections::read(source).map_or(core.headers_end, |s| s.end().max(core.headers_end));
+        }
         Ok(core)
+    }
+
+    /// Reads what `xl dump-core` wrote, if it did.
+    ///
+    /// # Errors
+    /// As [`DumpCore::read`], and [`Error::Read`].
+    pub(super) fn with_dump_core(mut self, source: &dyn ReadAt) -> Result<Self> {
+        let Some(sections) = Sections::read(source).filter(|_| self.loads.is_empty()) else { return Ok(self) };
+        if let Some((at, size)) = sections.notes(source) {
+            self.take_notes(source, at, size, 4)?;
+        }
+        self.dump_core = Some(DumpCore::read(source, &sections, &mut self.oddities)?);
+        Ok(self)
+    }
+
+    /// The one domain that is in the file, if `xl dump-core` wrote it.
+    pub fn dump_core(&self) -> Option<&DumpCore> {
+        self.dump_core.as_ref()
     }
 
     fn program_header(&mut self, source: &dyn ReadAt, phdr: &[u8]) -> Result<()> {

@@ -1,7 +1,7 @@
 //! What opens a file: storage, containers, and machine memory behind them.
 //!
 //! [`open`] finds out by content how a file is wrapped, [`read`] what is in it. [`ReadAt`] is the storage below (a mapping,
-//! positioned reads, a flattened stream, several files), [`Container`] a format on top of it ([`elf`], [`kdump`]), and
+//! positioned reads, a flattened stream, several files), [`Container`] a format on top of it ([`elf`], [`kdump`], [`xc_core`]), and
 //! [`MachineMemory`] what the rest of the program sees: machine addresses.
 
 pub mod container;
@@ -16,6 +16,7 @@ pub mod segments;
 mod set;
 mod storage;
 mod unpack;
+pub mod xc_core;
 
 pub use container::Container;
 pub use elf::Vmcore;
@@ -53,7 +54,7 @@ pub fn read(source: &dyn ReadAt) -> Result<(Vmcore, MachineMemory<'_>)> {
         return Ok((core, mem.with_losses(about)));
     }
     let mut core = match files {
-        [(file, _)] => Vmcore::parse(*file)?,
+        [(file, _)] => Vmcore::parse(*file)?.with_dump_core(*file)?,
         _ => Vmcore::default(),
     };
     for (file, base) in files.iter().filter(|_| files.len() > 1) {
@@ -63,6 +64,11 @@ pub fn read(source: &dyn ReadAt) -> Result<(Vmcore, MachineMemory<'_>)> {
     about.layers.push(format!("ELF64{count}"));
     if core.incomplete {
         about.damage.push(("files whose writer ran out of space, by their own flag".into(), 1));
+    }
+    if let Some(dump) = core.dump_core() {
+        about.layers.push("xl dump-core".into());
+        let segments = dump.segments(source.len());
+        return Ok((core, MachineMemory::new(source, segments).with_losses(about)));
     }
     let segments = core.take_segments(source.len());
     Ok((core, MachineMemory::new(source, segments).with_losses(about)))

@@ -34,17 +34,23 @@ pub struct Classifier {
     dom_xen: Option<u64>,
     /// Domain ids by the codes that stand for their owners.
     codes: BTreeMap<u64, u16>,
+    /// The domain, if the dump is of it alone.
+    alone: Option<u16>,
 }
 
 impl Classifier {
     /// For this host.
     pub fn new(host: &Host<'_>) -> Self {
         let codes = host.domains.iter().map(|d| (d.owner_code, d.id)).collect();
-        Self { state_bits: host.state_bits, dom_io: host.dom_io, dom_xen: host.dom_xen, codes }
+        let alone = host.alone().map(|d| d.id);
+        Self { state_bits: host.state_bits, dom_io: host.dom_io, dom_xen: host.dom_xen, codes, alone }
     }
 
     /// The class of the frame with this entry.
     pub fn class(&self, entry: Entry) -> Class {
+        if let Some(id) = self.alone {
+            return Class::Domain(id);
+        }
         let Some(info) = entry.info() else { return Class::NoEntry };
         match info.state(self.state_bits) {
             PageState::Free => Class::Free,

@@ -5,6 +5,7 @@
 //! fits: the shared info is the one Xen-heap page that the domain owns among the first pointers, at 8, 16 or 24
 //! depending on the version.
 
+use super::alone::Told;
 use super::find::lost;
 use super::hypervisor::Hypervisor;
 use super::p2m::hap;
@@ -35,6 +36,8 @@ pub struct Domain {
     pub shared_info: Option<SharedInfo>,
     /// Where its hardware's tables begin, if it is a translated domain (HVM, PVH) and they can be found.
     pub hap: Option<hap::Root>,
+    /// What the dump tells of it, if it is the only domain there.
+    pub told: Option<Told>,
 }
 
 /// Walks the list. Damage ends the walk and is told; what was found so far is sound, and domains that it does not reach are
@@ -114,7 +117,7 @@ impl Layout {
         let next = VirtAddr(u64_at(&bytes, self.next_at).unwrap_or_default());
         let shared_info = find_shared_info(xen, &bytes, owner_code);
         let hap = hap::root::find(xen, va, &bytes);
-        Ok((Domain { id, va, owner_code, bytes, shared_info, hap }, next))
+        Ok((Domain { id, va, owner_code, bytes, shared_info, hap, told: None }, next))
     }
 }
 
@@ -146,6 +149,8 @@ impl Domain {
 
     /// Whether nothing says that it is a PV domain, as far as struct domain and shared info tell.
     pub fn may_be_translated(&self) -> bool {
-        self.hap.is_some() || self.shared_info.as_ref().is_none_or(|s| !s.has_p2m())
+        self.hap.is_some()
+            || self.told.as_ref().is_some_and(|t| t.translated)
+            || self.shared_info.as_ref().is_none_or(|s| !s.has_p2m())
     }
 }

@@ -23,9 +23,26 @@ pub struct FrameTable<'a> {
     wide_owner: bool,
     pdx: PdxMap,
     max_page: u64,
+    /// Whether there is no table at all.
+    unknown: bool,
 }
 
 impl<'a> FrameTable<'a> {
+    /// A table of which the dump has nothing: every entry is unreadable.
+    pub(super) fn unknown(space: AddressSpace<'a>) -> Self {
+        Self {
+            space,
+            base: VirtAddr(0),
+            size: 32,
+            count_at: 8,
+            owner_at: 24,
+            wide_owner: false,
+            pdx: PdxMap::default(),
+            max_page: 0,
+            unknown: true,
+        }
+    }
+
     /// Finds the table: `SYMBOL(frame_table)` is the address of a pointer to it in every version.
     ///
     /// # Errors
@@ -60,6 +77,7 @@ impl<'a> FrameTable<'a> {
             wide_owner: size == 48,
             pdx,
             max_page,
+            unknown: false,
         })
     }
 
@@ -120,6 +138,9 @@ impl Cursor<'_> {
     /// What Xen knows of a frame.
     pub fn look(&mut self, mfn: Mfn) -> Entry {
         let t = self.table;
+        if t.unknown {
+            return Entry::Unreadable;
+        }
         let Some(pdx) = t.pdx.pdx(mfn).filter(|_| mfn.0 < t.max_page) else { return Entry::None };
         let first = pdx.0 - pdx.0 % BLOCK;
         if self.first != Some(first) {

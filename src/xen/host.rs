@@ -1,5 +1,6 @@
 //! A host: the hypervisor and its domains.
 
+use super::alone;
 use super::domain::{self, Domain};
 use super::hypervisor::Hypervisor;
 use super::layout;
@@ -40,6 +41,11 @@ impl<'a> Host<'a> {
     /// # Errors
     /// As [`Self::open`], and [`crate::Error::Usage`] for a `xen-syms` of another build.
     pub fn open_with(mem: &'a MachineMemory<'a>, core: &Vmcore, syms: Option<&XenSyms>) -> Result<Self> {
+        if let Some(dump) = core.dump_core() {
+            let (hypervisor, domain) = alone::open(mem, core, dump);
+            let warnings = hypervisor.warnings.clone();
+            return Ok(Self { hypervisor, domains: vec![domain], warnings });
+        }
         let hypervisor = Hypervisor::open_with(mem, core, syms)?;
         let (domains, damage) = domain::list(&hypervisor)?;
         let warnings = hypervisor.warnings.iter().cloned().chain(damage).collect();
@@ -49,6 +55,11 @@ impl<'a> Host<'a> {
             host.warnings.extend(doubts);
         }
         Ok(host)
+    }
+
+    /// The domain, if the dump is of it alone.
+    pub fn alone(&self) -> Option<&Domain> {
+        self.domains.first().filter(|d| d.told.is_some())
     }
 
     /// The domain that publishes the crash note's P2M, or else domain 0: the one that managed the hardware.

@@ -3,9 +3,11 @@
 //! Everything is read with what the dump itself tells (crash notes, VMCOREINFO_XEN, page tables) and with shapes that
 //! fit in one way only. Version numbers choose nothing where evidence can.
 
+pub mod alone;
 pub mod census;
 pub mod class;
 pub mod console;
+pub mod context;
 pub mod cpu;
 mod dirty;
 pub mod domain;

@@ -70,6 +70,8 @@ pub enum Origin {
     XenSyms,
     /// From the dump's memory alone.
     Memory,
+    /// From nowhere: the dump is of a domain alone, as `xl dump-core` writes it.
+    DumpCore,
 }
 
 /// All of Xen's notes.

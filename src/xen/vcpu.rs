@@ -13,6 +13,7 @@
 //! A vCPU on a CPU has its registers there. So has one whose CPU idles since: Xen switches to its idle vCPU lazily and
 //! leaves the registers on the stack (Xen: common/sched, `__context_switch` is skipped), and struct vcpu's are stale.
 
+use super::context::Context;
 use super::cpu::{self, BACK_POINTERS, MOST_VCPUS, PhysicalCpu, Stacks, Tops};
 use super::dirty::DirtyCpu;
 use super::domain::Domain;
@@ -47,6 +48,8 @@ pub enum VcpuState {
     NeverRan,
     /// In its VMCB only, which has no other general register than rax and rsp.
     Vmcb,
+    /// In the dump of the domain alone, where Xen told it.
+    Told,
     /// Nowhere: damage, or a translated domain's that nothing tells apart from its past.
     Unknown,
 }
@@ -89,6 +92,17 @@ impl Vcpu {
         self.id == 0 || self.state != VcpuState::NeverRan
     }
 
+    fn told(id: u32, context: &Context, translated: bool) -> Self {
+        Self {
+            state: if context.regs.is_some() { VcpuState::Told } else { VcpuState::Unknown },
+            regs: context.regs,
+            offline: !context.online,
+            control: Some(context.control).filter(|_| translated),
+            translated,
+            ..Self::unknown(id, VirtAddr(0))
+        }
+    }
+
     fn unknown(id: u32, va: VirtAddr) -> Self {
         Self {
             id,
@@ -112,6 +126,9 @@ impl Vcpu {
 ///
 /// The vCPUs of other domains are read only if those of `domains` cannot tell whose registers an idle CPU still holds.
 pub fn vcpus(host: &Host<'_>, domains: &[&Domain]) -> BTreeMap<u16, Vec<Vcpu>> {
+    if host.alone().is_some() {
+        return domains.iter().map(|d| (d.id, find(host, d))).collect();
+    }
     let tops = Stacks::read(host).tops;
     let read =
         |domains: &[&Domain]| -> BTreeMap<u16, Vec<Vcpu>> { domains.iter().map(|d| (d.id, find(host, d))).collect() };
@@ -239,7 +256,10 @@ pub fn controls(host: &Host<'_>, domain: &Domain) -> Vec<Control> {
 
 /// Finds the vCPU array of a domain.
 fn find(host: &Host<'_>, domain: &Domain) -> Vec<Vcpu> {
-    find_array(host, domain).0
+    match &domain.told {
+        Some(told) => (0..).zip(&told.vcpus).map(|(id, context)| Vcpu::told(id, context, told.translated)).collect(),
+        None => find_array(host, domain).0,
+    }
 }
 
 /// The same, and where in struct domain the pointer to it stands.

@@ -16,6 +16,7 @@ pub(crate) mod sha256;
 pub(crate) mod symbols;
 pub(crate) mod tools;
 pub(crate) mod truth;
+pub(crate) mod xc_core;
 
 use fixtures::Fixture;
 

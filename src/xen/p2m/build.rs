@@ -251,20 +251,7 @@ impl<'h> Builder<'h> {
     pub(super) fn finish(mut self) -> P2m {
         self.sort();
         self.settle();
-        let mut sorted = self.out.runs.clone();
-        sorted.sort_unstable_by_key(|r| (r.mfn, r.pfn));
-        let mut covered = 0;
-        for run in sorted {
-            // Frames that two PFNs have (where the M2P says nothing) go to the first run, or a search would miss some.
-            let skip = u64::saturating_sub(covered, run.mfn.0);
-            if skip < run.len {
-                covered = run.mfn.0 + run.len;
-                push(
-                    &mut self.out.by_mfn,
-                    Run { pfn: Pfn(run.pfn.0 + skip), mfn: Mfn(run.mfn.0 + skip), len: run.len - skip },
-                );
-            }
-        }
+        self.out.by_mfn = by_mfn(&self.out.runs);
         self.out.foreign.sort_unstable();
         // With four bits there are no types 14 and 15, but with three a locked table (bit 60) looks like type 7.
         let bits = if self.votes[0] > 0 && self.votes[1] == 0 { TypeBits::Four } else { TypeBits::Three };
@@ -324,8 +311,25 @@ fn note(list: &mut Vec<(u64, u64)>, first: u64, count: u64) {
     }
 }
 
+/// The runs in order of MFN. Frames that two PFNs have (where the M2P says nothing) go to the first run, or a search would
+/// miss some.
+pub(super) fn by_mfn(runs: &[Run]) -> Vec<Run> {
+    let (mut sorted, mut out) = (runs.to_vec(), Vec::new());
+    sorted.sort_unstable_by_key(|r| (r.mfn, r.pfn));
+    let mut covered = 0;
+    for run in sorted {
+        let skip = u64::saturating_sub(covered, run.mfn.0);
+        if skip < run.len {
+            covered = run.mfn.0 + run.len;
+            let (pfn, mfn) = (Pfn(run.pfn.0 + skip), Mfn(run.mfn.0 + skip));
+            push(&mut out, Run { pfn, mfn, len: run.len - skip });
+        }
+    }
+    out
+}
+
 /// Appends, joining a run that goes on.
-fn push(runs: &mut Vec<Run>, run: Run) {
+pub(super) fn push(runs: &mut Vec<Run>, run: Run) {
     match runs.last_mut() {
         Some(last) if last.pfn.0 + last.len == run.pfn.0 && last.mfn.0 + last.len == run.mfn.0 => last.len += run.len,
         _ => runs.push(run),

@@ -14,6 +14,7 @@ pub mod hap;
 pub mod inverted;
 pub mod linear;
 pub mod source;
+mod told;
 pub mod tree;
 
 use super::Domain;
@@ -168,6 +169,8 @@ pub struct P2m {
     pub type_bits: Option<TypeBits>,
     /// Whether the domain is a translated one (HVM, PVH), whose page tables hold PFNs.
     pub translated: bool,
+    /// Whether nothing types pages, so that [`Self::tables`] has only what the vCPUs' root tables lead to.
+    pub by_walk: bool,
     /// How much of it was believed.
     pub check: P2mCheck,
 }
@@ -188,6 +191,9 @@ impl P2m {
     /// # Errors
     /// As [`Self::read`].
     pub fn read_with(host: &Host<'_>, domain: &Domain, help: &Help<'_>) -> Result<Self> {
+        if let Some(all) = &domain.told {
+            return told::read(host, domain, all);
+        }
         let shared = domain.shared_info.as_ref();
         let told = shared.map_or(0, |s| s.max_pfn);
         let mut refused = Vec::new();
@@ -291,7 +297,7 @@ impl P2m {
     /// of it.
     pub fn wants_own(&self) -> bool {
         let c = &self.check;
-        !self.translated && (c.source == Inverted::NAME || !c.repaired.is_empty() || c.unreadable > 0)
+        !self.translated && !self.by_walk && (c.source == Inverted::NAME || !c.repaired.is_empty() || c.unreadable > 0)
     }
 
     /// The PFNs of foreign frames.
