@@ -147,6 +147,10 @@ impl Cutter<'_> {
 
     fn cut(&self, domain: &Domain, out: Output) -> Result<Report> {
         let Self { host, options, pool, progress, .. } = self;
+        if host.alone().is_some() && options.layout.is_machine() {
+            let why = "the machine layout is for dumps of a whole host; this one is of a domain alone";
+            return Err(Error::Usage(why.into()));
+        }
         let mut report = Report::new(host, domain);
         progress.stage("reading the P2M", None);
         let p2m = self.p2m(domain)?;

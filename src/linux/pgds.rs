@@ -44,11 +44,12 @@ pub fn unpinned(kernel: &Kernel<'_>, map: &MemMap<'_>, list: VirtAddr, known: &[
         }
         if !is_known(pfn) {
             found.add(kernel, map, &is_known, pfn, 4);
-            // Its twin for user mode, which only Xen uses (mmu_pv.c: xen_pgd_alloc).
-            let user = map.private(pfn).map(VirtAddr).filter(|va| va.in_page() == 0).and_then(|va| kernel.pfn(va));
-            if let Some(user) = user.filter(|user| found.tables.contains_key(&pfn) && !is_known(*user)) {
-                found.add(kernel, map, &is_known, user, 4);
-            }
+        }
+        // Its twin for user mode, which only Xen uses (mmu_pv.c: xen_pgd_alloc).
+        let user = map.private(pfn).map(VirtAddr).filter(|va| va.in_page() == 0).and_then(|va| kernel.pfn(va));
+        let is_table = is_known(pfn) || found.tables.contains_key(&pfn);
+        if let Some(user) = user.filter(|user| is_table && !is_known(*user)) {
+            found.add(kernel, map, &is_known, user, 4);
         }
         node = next;
     }

@@ -85,7 +85,7 @@ pub struct SourceReport {
 /// The domain that was cut out.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct DomainReport {
-    /// Its id.
+    /// Its id; 32756 (DOMID_INVALID) if the dump does not tell.
     pub id: u16,
     /// Its kernel's release.
     pub release: Option<String>,
@@ -427,7 +427,7 @@ pub(crate) fn about(host: &Host<'_>, domain: &Domain, plan: &Plan<'_>) -> String
         format!("LAYOUT={}", plan.layout),
         format!("SOURCE_ID={}", source_id(host)),
         format!("SOURCE_XEN={}", host.version()),
-        format!("DOMAIN={}", domain.id),
+        format!("DOMAIN={}", if domain.told.is_some() { "unknown".into() } else { domain.id.to_string() }),
         format!("LEVEL={}", plan.level.number()),
         format!("TABLES_REWRITTEN={}", t.tables),
         format!("ENTRIES_REWRITTEN={}", t.own + t.xen_heap + t.foreign),

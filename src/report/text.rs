@@ -2,6 +2,7 @@
 
 use super::Report;
 use crate::units::PAGE_BYTES;
+use crate::xen::alone::number;
 use std::fmt;
 
 impl Report {
@@ -32,7 +33,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let d = &self.domain;
         let release = d.release.as_deref().unwrap_or("of unknown release");
-        writeln!(f, "Xen {}, domain {}, Linux {release}, {} vCPUs", self.source.xen, d.id, d.vcpus.len())?;
+        writeln!(f, "Xen {}, domain {}, Linux {release}, {} vCPUs", self.source.xen, number(d.id), d.vcpus.len())?;
         let s = &self.source;
         writeln!(f, "  read: {}, {}, of that {} in holes, which are zeros", s.form, size(s.bytes), size(s.hole_bytes))?;
         for cpu in self.cpus.iter().filter(|c| c.crashed) {

@@ -18,6 +18,11 @@ use crate::vmcoreinfo::Vmcoreinfo;
 /// DOMID_INVALID: the number of a domain whose number nobody tells.
 pub const UNKNOWN_ID: u16 = 0x7ff4;
 
+/// A domain's number for people.
+pub fn number(id: u16) -> String {
+    if id == UNKNOWN_ID { "of unknown number".into() } else { id.to_string() }
+}
+
 /// What a file tells of its one domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
@@ -27,8 +32,6 @@ pub struct Told {
     pub translated: bool,
     /// Its vCPUs. The file leaves out those that were never set up, and does not number the others.
     pub vcpus: Vec<Context>,
-    /// Entries of its list that name no page.
-    pub gone: u64,
     /// Entries that make no sense.
     pub odd: u64,
 }
@@ -39,6 +42,10 @@ pub(super) fn open<'a>(mem: &'a MachineMemory<'a>, core: &Vmcore, dump: &DumpCor
     let space = AddressSpace::new(mem, Mfn(u64::MAX));
     let shared_info = dump.shared_info.as_ref().filter(|_| !dump.translated);
     let shared_info = shared_info.and_then(|s| SharedInfo::parse(s.mfn.unwrap_or(Mfn(MAX_FRAME)), &s.page));
+    let mut warnings = core.oddities.clone();
+    if dump.gone > 0 {
+        warnings.push(format!("{} pages went away while the file was written", dump.gone));
+    }
     let parts = Parts::collect(core);
     let crash = CrashInfo { major: dump.xen.major, minor: dump.xen.minor, ..CrashInfo::default() };
     let notes = XenNotes {
@@ -61,13 +68,12 @@ pub(super) fn open<'a>(mem: &'a MachineMemory<'a>, core: &Vmcore, dump: &DumpCor
         dom_io: None,
         dom_xen: None,
         layout: None,
-        warnings: core.oddities.clone(),
+        warnings,
     };
     let told = Told {
         runs: dump.pieces.iter().map(|p| Run { pfn: p.pfn, mfn: p.mfn, len: p.len }).collect(),
         translated: dump.translated,
         vcpus: dump.contexts.chunks_exact(CONTEXT_SIZE).filter_map(Context::parse).collect(),
-        gone: dump.gone,
         odd: dump.odd,
     };
     let domain = Domain {
