@@ -7,6 +7,7 @@ use crate::pipeline::Progress;
 use crate::report::{VcpuReport, size};
 use crate::source::ReadAt;
 use crate::units::PAGE_BYTES;
+use crate::xen::alone::number;
 use crate::xen::cpu::PhysicalCpu;
 use crate::xen::notes::Origin;
 use crate::xen::p2m::inverted::Inverted;
@@ -87,7 +88,7 @@ pub struct NoteInfo {
 /// A domain.
 #[derive(Clone, Debug, Serialize)]
 pub struct DomainInfo {
-    /// Its id.
+    /// Its id; 32756 (DOMID_INVALID) if the dump does not tell.
     pub id: u16,
     /// The name that dom0's toolstack gave it, if that is still in dom0's page cache.
     pub name: Option<String>,
@@ -221,16 +222,19 @@ impl fmt::Display for Info {
         let x = &self.xen;
         writeln!(f, "Xen {}, {} physical CPUs", x.version, x.cpus)?;
         writeln!(f, "  in a file of {}, {}", size(self.bytes), self.form)?;
-        writeln!(f, "  built {} with {}", x.compiled, x.compiler)?;
+        if x.found_by == Origin::DumpCore {
+            writeln!(f, "  a domain alone, without Xen's memory")?;
+        }
+        if !x.compiler.is_empty() || x.found_by != Origin::DumpCore {
+            writeln!(f, "  built {} with {}", x.compiled, x.compiler)?;
+        }
         if !x.changeset.is_empty() {
             writeln!(f, "  changeset {}", x.changeset)?;
         }
-        writeln!(
-            f,
-            "  image at {}{}",
-            x.phys_start.as_deref().unwrap_or("an unknown address"),
-            x.tainted.map(|t| format!(", tainted {t:#x}")).unwrap_or_default()
-        )?;
+        if x.found_by != Origin::DumpCore {
+            let at = x.phys_start.as_deref().unwrap_or("an unknown address");
+            writeln!(f, "  image at {at}{}", x.tainted.map(|t| format!(", tainted {t:#x}")).unwrap_or_default())?;
+        }
         let some = self.notes.iter().any(|n| matches!(n.name.as_str(), "Xen" | "VMCOREINFO_XEN"));
         let lack = if some { "not all notes of Xen's" } else { "no notes of Xen's" };
         match x.found_by {
@@ -238,8 +242,10 @@ impl fmt::Display for Info {
             Origin::XenSyms => writeln!(f, "  {lack}; found in memory with xen-syms")?,
             Origin::Memory => writeln!(f, "  {lack}; found in memory")?,
         }
-        let pdx = if x.pdx_linear { "the MFN" } else { "compressed" };
-        writeln!(f, "  page state in count_info from bit {}, PDX is {pdx}", x.page_state_bit)?;
+        if x.found_by != Origin::DumpCore {
+            let pdx = if x.pdx_linear { "the MFN" } else { "compressed" };
+            writeln!(f, "  page state in count_info from bit {}, PDX is {pdx}", x.page_state_bit)?;
+        }
         writeln!(f, "notes")?;
         for n in &self.notes {
             writeln!(f, "  {:<16} type {:#x}, {} bytes", n.name, n.kind, n.size)?;
@@ -254,7 +260,7 @@ impl fmt::Display for Info {
             writeln!(
                 f,
                 "  {}{name}: {}{hardware}{release}, {} pages ({}), {} Xen-heap pages",
-                d.id,
+                number(d.id),
                 d.kind,
                 d.pages,
                 size(d.pages * PAGE_BYTES),

@@ -40,6 +40,11 @@ const MOST_SMALL: u64 = 1 << 20;
 pub const CONTEXT_SIZE: usize = 5168;
 /// Xen has no domain with more vCPUs.
 const MOST_VCPUS: usize = 8192;
+/// PFNs that are believed of a domain of any size: 8 GiB of them; and of none. Readers' bitmaps are as long as the highest
+/// PFN says.
+const PFN_BOUNDS: (u64, u64) = (1 << 21, 1 << 33);
+/// A domain is never ballooned down to less than this part of what it may have.
+const LEAST_PART: u64 = 64;
 /// Bytes of the page list that are read at a time.
 const LIST_PART: u64 = 1 << 20;
 /// `start_info.magic` (Xen: public/xen.h) of a 64-bit PV domain, at the start of a page; `shared_info`, a machine address,
@@ -260,6 +265,8 @@ impl DumpCore {
 
     /// The list of pages, with the place of each.
     fn take_list(&mut self, source: &dyn ReadAt, (at, entry): (u64, u64), pages: u64, count: u64) -> Result<()> {
+        let (least, most) = PFN_BOUNDS;
+        let bound = count.saturating_mul(LEAST_PART).clamp(least, most);
         let mut buffer = Vec::new();
         let mut next = 0;
         while next < count {
@@ -274,7 +281,7 @@ impl DumpCore {
                 let offset = i.checked_mul(PAGE_BYTES).and_then(|o| pages.checked_add(o));
                 match offset {
                     _ if pfn == u64::MAX || mfn == u64::MAX => self.gone += 1,
-                    Some(offset) if pfn <= MAX_FRAME && mfn <= MAX_FRAME => {
+                    Some(offset) if pfn < bound && mfn <= MAX_FRAME => {
                         self.push(Piece { pfn: Pfn(pfn), mfn: Mfn(mfn), offset: FileOffset(offset), len: 1 });
                     }
                     _ => self.odd += 1,
