@@ -89,6 +89,10 @@
 //! **Flattened** (makedumpfile -F): 4096 bytes that begin with `makedumpfile`; then records of offset and size, big-endian
 //! `i64`, and data; -1 and -1 end it. A later record overwrites an earlier one.
 //!
+//! **`xl dump-core`** ([`source::xc_core`]): one domain alone, an ELF64 core of sections. Nothing of Xen's is in it
+//! ([`xen::alone`]), so a PV domain's tables are those that root tables lead to: the vCPUs', the one that the kernel told
+//! Xen, and those of Linux's list of processes.
+//!
 //! **Compressed files**, by their first bytes: zstd `28 b5 2f fd`, gzip `1f 8b 08`, xz `fd 37 7a 58 5a 00`, bzip2 `BZh`, lz4
 //! `04 22 4d 18`. zstd with a seek table (`b1 ea 92 8f` at the end), or of small frames that tell their sizes, is read in
 //! place; the others are unpacked into a sparse temporary file, as far as the headers of what is in them reach.

@@ -43,8 +43,11 @@ fn domain(translated: bool) -> Domain {
     Domain { pages, vcpus: vec![(regs, root), (regs, root)], shared_info, translated }
 }
 
-/// What a cut reads before it writes: tables, pages of the plan, and the highest PFN.
-fn read_all(bytes: &Vec<u8>) -> Result<(Vec<(Pfn, u8)>, u64, Pfn), Error> {
+/// Tables, pages of the plan, and one more than the highest PFN.
+type Seen = (Vec<(Pfn, u8)>, u64, Pfn);
+
+/// What a cut reads before it writes.
+fn read_all(bytes: &Vec<u8>) -> Result<Seen, Error> {
     let (core, mem) = xdump_cut::source::read(bytes)?;
     let host = Host::open(&mem, &core)?;
     let domain = host.alone().unwrap_or(&host.domains[0]);
