@@ -1,0 +1,45 @@
+//! A whole synthetic machine with words of its memory changed: Xen's structures, page tables, P2M, kernel, struct pages,
+//! logs; all that is read before a cut writes, and `info` and `log` besides. The input is a list of changes: place and
+//! value, 12 bytes each.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use std::sync::OnceLock;
+use xdump_cut::cut::cut;
+use xdump_cut::info::Info;
+use xdump_cut::log::{LogOptions, Whose, write};
+use xdump_cut::options::{Format, Options, Which};
+use xdump_cut::pipeline::Silent;
+use xdump_cut::sink::Output;
+use xdump_cut_fuzz::synth::Machine;
+
+fn machines() -> &'static [Vec<u8>] {
+    static ALL: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let log: Vec<String> = (0..40).map(|i| format!("line {i}")).collect();
+        let small = || Machine::new().mem_map(true).log(log.clone());
+        vec![small().build().bytes, small().unpinned_mm(true).linear_p2m(Some(true)).build().bytes]
+    })
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((which, changes)) = data.split_first() else { return };
+    let all = machines();
+    let mut bytes = all[usize::from(*which) % all.len()].clone();
+    let words = bytes.len() / 8;
+    for change in changes.chunks_exact(12).take(64) {
+        let at = u32::from_le_bytes([change[0], change[1], change[2], change[3]]) as usize % words * 8;
+        bytes[at..at + 8].copy_from_slice(&change[4..12]);
+    }
+    let _ = Info::read(&bytes);
+    for whose in [Whose::Domain(Which::Hardware), Whose::Xen] {
+        let options = LogOptions { whose, raw: false, xen_syms: None };
+        let _ = write(&bytes, &options, &mut std::io::sink());
+    }
+    let name = std::env::temp_dir().join(format!("xdump-cut-fuzz.{}", std::process::id()));
+    let options = Options { format: Format::Elf, threads: 1, ..Options::default() };
+    if let Ok(out) = Output::create(&name, true, &name) {
+        let _ = cut(&bytes, &options, out, &Silent);
+    }
+    let _ = std::fs::remove_file(&name);
+});

@@ -1,0 +1,8 @@
+//! System.map, or a copy of /proc/kallsyms.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use xdump_cut::linux::symbols::Symbols;
+use xdump_cut_fuzz::with_file;
+
+fuzz_target!(|data: &[u8]| with_file(data, |path| drop(Symbols::system_map(path))));
