@@ -5,13 +5,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use std::sync::OnceLock;
-use xdump_cut::cut::cut;
-use xdump_cut::info::Info;
-use xdump_cut::log::{LogOptions, Whose, write};
-use xdump_cut::options::{Format, Options, Which};
-use xdump_cut::pipeline::Silent;
-use xdump_cut::sink::Output;
 use xdump_cut_fuzz::synth::Machine;
+use xdump_cut_fuzz::use_all;
 
 fn machines() -> &'static [Vec<u8>] {
     static ALL: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
@@ -31,15 +26,5 @@ fuzz_target!(|data: &[u8]| {
         let at = u32::from_le_bytes([change[0], change[1], change[2], change[3]]) as usize % words * 8;
         bytes[at..at + 8].copy_from_slice(&change[4..12]);
     }
-    let _ = Info::read(&bytes);
-    for whose in [Whose::Domain(Which::Hardware), Whose::Xen] {
-        let options = LogOptions { whose, raw: false, xen_syms: None };
-        let _ = write(&bytes, &options, &mut std::io::sink());
-    }
-    let name = std::env::temp_dir().join(format!("xdump-cut-fuzz.{}", std::process::id()));
-    let options = Options { format: Format::Elf, threads: 1, ..Options::default() };
-    if let Ok(out) = Output::create(&name, true, &name) {
-        let _ = cut(&bytes, &options, out, &Silent);
-    }
-    let _ = std::fs::remove_file(&name);
+    use_all(&bytes);
 });

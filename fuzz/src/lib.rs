@@ -9,6 +9,12 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use xdump_cut::cut::cut;
+use xdump_cut::info::Info;
+use xdump_cut::log::{LogOptions, Whose, write};
+use xdump_cut::options::{Format, Options, Which};
+use xdump_cut::pipeline::Silent;
+use xdump_cut::sink::Output;
 use xdump_cut::source::{MachineMemory, ReadAt, read};
 use xdump_cut::units::{MachineAddr, Mfn};
 
@@ -46,4 +52,19 @@ fn touch(mem: &MachineMemory<'_>) {
         }
         let _ = mem.read(start, &mut [0; 100]);
     }
+}
+
+/// `info`, both logs, and a cut of what these bytes have.
+pub fn use_all(bytes: &Vec<u8>) {
+    let _ = Info::read(bytes);
+    for whose in [Whose::Domain(Which::Hardware), Whose::Xen] {
+        let options = LogOptions { whose, raw: false, xen_syms: None };
+        let _ = write(bytes, &options, &mut std::io::sink());
+    }
+    let name = std::env::temp_dir().join(format!("xdump-cut-fuzz.{}", std::process::id()));
+    let options = Options { format: Format::Elf, threads: 1, ..Options::default() };
+    if let Ok(out) = Output::create(&name, true, &name) {
+        let _ = cut(bytes, &options, out, &Silent);
+    }
+    let _ = std::fs::remove_file(&name);
 }

@@ -1,14 +1,25 @@
 //! Fills `corpus/TARGET` with seeds from the tests' writers: run it in `fuzz/` before the first run of a target.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use dump::{PAGE, Page};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use xc_core::Domain;
 use xdump_cut_fuzz::synth::kdump::{CODECS, KdumpOptions, kdump};
 use xdump_cut_fuzz::synth::{Machine, Xen, syms};
 
 /// What of a dump a fuzzer can handle: headers, notes, the first pages.
 const HEAD: usize = 48 << 10;
+
+#[path = "../../../tests/support/xc_core.rs"]
+mod xc_core;
+
+/// What that writer needs of its neighbours.
+mod dump {
+    pub(crate) const PAGE: usize = 4096;
+    pub(crate) type Page = Box<[u8; PAGE]>;
+}
 
 fn put(target: &str, name: &str, bytes: &[u8]) {
     let folder = Path::new("corpus").join(target);
@@ -26,6 +37,17 @@ fn flattened(bytes: &[u8]) -> Vec<u8> {
     }
     out.extend([0xff; 16]);
     out
+}
+
+/// Ten pages with a root table on PFN 1 that leads to itself.
+fn domain(translated: bool) -> Domain {
+    let mfn = |pfn: u64| if translated { pfn } else { 0x1234 - pfn };
+    let mut pages: Vec<(u64, u64, Page)> = (0..10).map(|n| (n, mfn(n), Box::new([n as u8; PAGE]))).collect();
+    pages[1].2.fill(0);
+    pages[1].2[..8].copy_from_slice(&(mfn(1) << 12 | 0x67).to_le_bytes());
+    let mut shared_info: Page = Box::new([0; PAGE]);
+    shared_info[0xc10..0xc18].copy_from_slice(&10_u64.to_le_bytes());
+    Domain { pages, vcpus: vec![([0; 21], mfn(1))], shared_info, translated }
 }
 
 fn main() {
@@ -62,6 +84,9 @@ fn main() {
         let ran = ran.unwrap_or_else(|e| panic!("{tool}: {e}; install it"));
         assert!(ran.status.success(), "{tool}: {}", String::from_utf8_lossy(&ran.stderr));
         put("packed", name, &ran.stdout);
+    }
+    for translated in [false, true] {
+        put("xc_core", &translated.to_string(), &xc_core::write(&domain(translated)));
     }
     for machine in 0..2_u8 {
         let changes: Vec<u8> = (0..12 * 4).map(|i: u8| i.wrapping_mul(37)).collect();
