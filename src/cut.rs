@@ -154,6 +154,13 @@ impl Cutter<'_> {
         let mut report = Report::new(host, domain);
         progress.stage("reading the P2M", None);
         let p2m = self.p2m(domain)?;
+        if !p2m.runs().iter().any(|run| host.memory().stores_any(run.mfn, run.len)) {
+            let why = format!(
+                "the dump stores none of its {} pages; makedumpfile -X leaves out all domains but dom0: cut it from the dump of the whole machine",
+                p2m.pages()
+            );
+            return Err(Error::missing("the domain", why));
+        }
         report.p2m(&p2m);
         if !p2m.translated && domain.shared_info.as_ref().is_some_and(|s| s.p2m_changing) {
             report

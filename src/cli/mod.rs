@@ -91,7 +91,7 @@ fn cut_out(args: &Cut) -> Result<()> {
     let progress = progress::choose(args.quiet);
     // The input first: a wrong file should not cost a look at the output.
     progress.stage("opening", None);
-    let how = OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone() };
+    let how = OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone(), threads: options.threads };
     let source = source::open_all(&args.inputs(), &how)?;
     if args.all_domains {
         return cut_all(args, &options, &*source, &*progress);
@@ -154,7 +154,7 @@ fn tell(args: &Cut, report: &Report) -> Result<()> {
 }
 
 fn print_info(args: &InfoArgs, vmcore: &Path, map: &MapTo) -> Result<()> {
-    let options = OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone() };
+    let options = OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone(), threads: 0 };
     let inputs: Vec<&Path> = std::iter::once(vmcore).chain(args.more.iter().map(|p| p.as_path())).collect();
     let source = source::open_all(&inputs, &options)?;
     let syms = args.xen_syms.as_deref().map(XenSyms::open).transpose()?;
@@ -189,7 +189,7 @@ fn print_info(args: &InfoArgs, vmcore: &Path, map: &MapTo) -> Result<()> {
 }
 
 fn print_log(args: &LogArgs) -> Result<()> {
-    let options = OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone() };
+    let options = OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone(), threads: 0 };
     let inputs: Vec<&Path> = std::iter::once(&args.vmcore).chain(&args.more).map(|p| p.as_path()).collect();
     let source = source::open_all(&inputs, &options)?;
     let whose = if args.xen { Whose::Xen } else { Whose::Domain(args.domain.clone().unwrap_or_default()) };

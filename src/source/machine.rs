@@ -100,6 +100,18 @@ impl<'a> MachineMemory<'a> {
         self.read(addr, buf).map_err(|why| Error::Absent { what: what.to_owned(), addr, why })
     }
 
+    /// Whether the dump stores any of `count` frames from `mfn` on, which zeros that the format implies are not.
+    pub fn stores_any(&self, mfn: Mfn, count: u64) -> bool {
+        let mut at = 0;
+        while let Some(addr) = mfn.checked_add(at).and_then(Mfn::addr).filter(|_| at < count) {
+            match self.map.find(addr) {
+                (Place::File(_) | Place::Packed, _) => return true,
+                (_, bytes) => at = at.saturating_add((bytes / PAGE_BYTES).max(1)),
+            }
+        }
+        false
+    }
+
     /// One frame, in place if the storage is mapped.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ pub mod holes;
 pub mod kdump;
 pub mod machine;
 pub mod notes;
+mod pieces;
 pub mod segments;
 mod set;
 mod storage;
@@ -29,7 +30,7 @@ use kdump::Header;
 use std::fs::File;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use unpack::Kind;
+use unpack::{Kind, Packed};
 
 /// Reads the headers and notes of a dump, ELF or kdump-compressed, in one file or several, and offers its memory.
 ///
@@ -86,6 +87,8 @@ pub struct OpenOptions {
     pub no_mmap: bool,
     /// Where a compressed input is unpacked; the system's temporary folder if `None`.
     pub tmp_dir: Option<PathBuf>,
+    /// Threads that unpack; 0 for as many as there are processors.
+    pub threads: usize,
 }
 
 /// Opens a dump for reading; `-` is standard input. What it is, is found out by content. A plain file is mapped, or read
@@ -101,7 +104,7 @@ pub struct OpenOptions {
 /// SIGBUS. Nothing worse can happen, and `no_mmap` avoids it at the price of copies.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
     if path == Path::new("-") {
-        return unpack::spool(Box::new(std::io::stdin().lock()), None, History::default(), options);
+        return Packed::stream(Box::new(std::io::stdin().lock())).spool(options);
     }
     let file = File::open(path).map_err(|e| Error::read("the dump", e))?;
     let meta = file.metadata().map_err(|e| Error::read("the dump", e))?;
@@ -109,7 +112,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
         return Err(Error::Usage("is a folder, not a dump".into()));
     }
     if meta.file_type().is_fifo() || meta.file_type().is_socket() {
-        return unpack::spool(Box::new(file), None, History::default(), options);
+        return Packed::stream(Box::new(file)).spool(options);
     }
     let mut source = unpack::mapped(FileSource::new(file)?, options);
     // Each turn takes a wrapper off; a file that says that it is wrapped in itself without end is bounded.
@@ -123,9 +126,9 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
             Kind::Flat => Box::new(flat::Flat::open(source)),
             Kind::Zstd => match frames::Frames::open(source) {
                 Ok(frames) => Box::new(frames),
-                Err(source) => return spool(&*source, options),
+                Err(source) => return Packed::of(&*source, options).spool(options),
             },
-            _ => return spool(&*source, options),
+            _ => return Packed::of(&*source, options).spool(options),
         };
     }
     Err(Error::Usage(format!("more than {MOST_WRAPPERS} compressions within each other")))
@@ -148,11 +151,6 @@ pub fn open_all(paths: &[&Path], options: &OpenOptions) -> Result<Box<dyn ReadAt
 
 /// Wrappers within each other that are taken off in place.
 const MOST_WRAPPERS: usize = 4;
-
-fn spool(source: &dyn ReadAt, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
-    let stream = Box::new(unpack::Stream::new(source));
-    unpack::spool(stream, Some(source.len()), source.history().clone(), options)
-}
 
 /// All bytes of a file that is read here and there: mapped, under the contract of [`open`], or read where it cannot be.
 ///

@@ -5,6 +5,7 @@
 
 use super::flat::{self, Flat, Index, RECORD_HEADER, Record};
 use super::kdump::{self, Header};
+use super::pieces::Pieces;
 use super::storage::{FileSource, History, MapSource, ReadAt};
 use super::{OpenOptions, Vmcore};
 use crate::error::{Error, Result};
@@ -70,7 +71,7 @@ impl Kind {
         }
     }
 
-    fn decoder<'r>(self, input: Box<dyn Read + 'r>) -> Result<Box<dyn Read + 'r>> {
+    pub(super) fn decoder<'r>(self, input: Box<dyn Read + 'r>) -> Result<Box<dyn Read + 'r>> {
         Ok(match self {
             Self::Zstd => {
                 let opened = zstd::stream::read::Decoder::new(input);
@@ -102,15 +103,9 @@ impl<R: Read> Read for Lz4<R> {
 }
 
 /// Storage as a stream.
-pub(super) struct Stream<'a> {
+struct Stream<'a> {
     source: &'a dyn ReadAt,
     at: u64,
-}
-
-impl<'a> Stream<'a> {
-    pub(super) fn new(source: &'a dyn ReadAt) -> Self {
-        Self { source, at: 0 }
-    }
 }
 
 impl Read for Stream<'_> {
@@ -122,40 +117,73 @@ impl Read for Stream<'_> {
     }
 }
 
-/// Unpacks `input`, of which `size` bytes are known to come, into a temporary file.
-///
-/// # Errors
-/// [`Error::Write`] if the temporary file cannot take it, [`Error::Damaged`] if nothing of it can be unpacked,
-/// [`Error::NotElf`] if it holds no dump.
-pub(super) fn spool(
-    input: Box<dyn Read + '_>,
-    size: Option<u64>,
-    mut history: History,
-    options: &OpenOptions,
-) -> Result<Box<dyn ReadAt>> {
-    let (mut input, mut outer): (Box<dyn Read + '_>, _) = (input, Kind::Plain);
-    for _ in 0..=MOST_LAYERS {
-        let mut head = vec![0; HEAD];
-        let (n, broken) = fill(&mut input, &mut head);
-        head.truncate(n);
-        if let (0, Some(e)) = (n, &broken) {
-            return Err(broken_off(outer, e, 0));
+/// What is to be unpacked.
+pub(super) struct Packed<'r> {
+    input: Box<dyn Read + 'r>,
+    /// The compression that was taken off last.
+    outer: Kind,
+    /// Bytes that will come at least.
+    least: u64,
+    history: History,
+}
+
+impl<'r> Packed<'r> {
+    /// From a pipe.
+    pub(super) fn stream(input: Box<dyn Read + 'r>) -> Self {
+        Self { input, outer: Kind::Plain, least: 0, history: History::default() }
+    }
+
+    /// From storage, by several threads if the outermost compression lets them.
+    pub(super) fn of(source: &'r dyn ReadAt, options: &OpenOptions) -> Self {
+        let history = source.history().clone();
+        let all = usize::try_from(source.len()).ok().and_then(|len| source.slice(FileOffset(0), len));
+        let kind = all.map_or(Kind::Plain, Kind::of);
+        let packed = Self { least: source.len(), history, ..Self::stream(Box::new(Stream { source, at: 0 })) };
+        match all.and_then(|all| Pieces::find(kind, all, options.threads)) {
+            Some(pieces) => packed.within(kind, Box::new(pieces)),
+            None => packed,
         }
-        let kind = Kind::of(&head);
-        let most = if kind == Kind::Plain { most_bytes(&head)? } else { u64::MAX };
-        let again = Cursor::new(head).chain(Broken(broken)).chain(input);
-        if !matches!(kind, Kind::Flat | Kind::Plain) {
-            input = kind.decoder(Box::new(again))?;
-            history.layers.push(kind.name().into());
-            outer = kind;
-            continue;
+    }
+
+    /// What came out of a compression.
+    fn within(mut self, kind: Kind, input: Box<dyn Read + 'r>) -> Self {
+        self.history.layers.push(kind.name().into());
+        Self { input, outer: kind, ..self }
+    }
+
+    /// Puts all of it into a temporary file.
+    ///
+    /// # Errors
+    /// [`Error::Write`] if the temporary file cannot take it, [`Error::Damaged`] if nothing of it can be unpacked,
+    /// [`Error::NotElf`] if it holds no dump.
+    pub(super) fn spool(mut self, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
+        for _ in 0..=MOST_LAYERS {
+            let mut head = vec![0; HEAD];
+            let (n, broken) = fill(&mut self.input, &mut head);
+            head.truncate(n);
+            if let (0, Some(e)) = (n, &broken) {
+                return Err(broken_off(self.outer, e, 0));
+            }
+            let kind = Kind::of(&head);
+            let most = if kind == Kind::Plain { most_bytes(&head)? } else { u64::MAX };
+            self.input = Box::new(Cursor::new(head).chain(Broken(broken)).chain(self.input));
+            if matches!(kind, Kind::Flat | Kind::Plain) {
+                return self.copy(kind, most, options);
+            }
+            let empty = Box::new(io::empty());
+            let decoder = kind.decoder(std::mem::replace(&mut self.input, empty))?;
+            self = self.within(kind, decoder);
         }
-        let mut out = Out::create(options.tmp_dir.as_deref(), size)?;
+        Err(Error::Usage(format!("more than {MOST_LAYERS} compressions within each other")))
+    }
+
+    fn copy(mut self, kind: Kind, most: u64, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
+        let mut out = Out::create(options.tmp_dir.as_deref(), self.least)?;
         let mut index = Index::default();
-        let mut copier = Copier { input: Box::new(again), outer, history: &mut history };
+        let mut copier = Copier { input: self.input, outer: self.outer, history: &mut self.history };
         if kind == Kind::Flat {
             copier.rearrange(&mut out, &mut index)?;
-            copier.history.layers.push("flattened".into());
+            self.history.layers.push("flattened".into());
         } else {
             copier.copy(&mut out, most)?;
         }
@@ -163,11 +191,10 @@ pub(super) fn spool(
         if kind == Kind::Flat && !index.complete {
             // Where nothing was written is no zero.
             index.sort();
-            return Ok(Box::new(Flat::with(mapped(file, options), index, history)));
+            return Ok(Box::new(Flat::with(mapped(file, options), index, self.history)));
         }
-        return Ok(mapped(file.with_history(history), options));
+        Ok(mapped(file.with_history(self.history), options))
     }
-    Err(Error::Usage(format!("more than {MOST_LAYERS} compressions within each other")))
 }
 
 /// The file mapped, if that is wanted and can be.
@@ -327,7 +354,7 @@ struct Out<'a> {
 
 impl<'a> Out<'a> {
     /// `least` bytes must find room, since nothing unpacks to less.
-    fn create(dir: Option<&'a Path>, least: Option<u64>) -> Result<Self> {
+    fn create(dir: Option<&'a Path>, least: u64) -> Result<Self> {
         static DEFAULT: std::sync::OnceLock<std::path::PathBuf> = std::sync::OnceLock::new();
         let dir = dir.unwrap_or_else(|| DEFAULT.get_or_init(std::env::temp_dir));
         let file = tempfile::tempfile_in(dir).map_err(|e| {
@@ -335,7 +362,7 @@ impl<'a> Out<'a> {
             Error::write(format!("{what} {}", dir.display()), e)
         })?;
         let out = Self { file, dir, len: 0 };
-        out.room(least.unwrap_or(0)).map_err(|e| out.error(e))?;
+        out.room(least).map_err(|e| out.error(e))?;
         Ok(out)
     }
 
