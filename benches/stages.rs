@@ -25,7 +25,7 @@ fn stages(c: &mut Criterion) {
     let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/xen-4.17-linux-6.12-panic/vmcore.zst");
     let source = open(&sample, &OpenOptions::default()).unwrap();
     let mut core = Vmcore::parse(&*source).unwrap();
-    let mem = MachineMemory::new(&*source, core.take_segments(source.len()));
+    let mem = MachineMemory::new(&*source, core.take_segments());
     let host = Host::open(&mem, &core).unwrap();
     let domain = host.hardware_domain().unwrap();
     let p2m = P2m::read(&host, domain).unwrap();

@@ -84,7 +84,7 @@ fn with_host<T>(
         let (inverted, machine) = (OnceLock::new(), OnceLock::new());
         work(&Cutter { host: &host, core: &core, options, pool: &pool, progress, several, inverted, machine })
     });
-    done.map_err(|e| e.in_file(mem.map().cut_off()))
+    done.map_err(|e| e.of_damaged(&mem.history().damage))
 }
 
 /// Cuts domains of one host.
@@ -245,8 +245,8 @@ impl Cutter<'_> {
                 kdump::write(&walker, &header, &out, pool, *progress)?
             }
         };
-        if options.strict && written.lost > 0 {
-            return Err(Error::Strict(format!("{} pages of the domain could not be read", written.lost)));
+        if options.strict {
+            sound_pages(written.lost.iter().map(|(why, n)| (*why, *n)))?;
         }
         progress.stage("syncing", None);
         out.commit()?;

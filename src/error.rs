@@ -98,11 +98,11 @@ pub enum Error {
         /// Where the walk ended.
         why: String,
     },
-    /// Another error, in a file that is cut short: most likely its cause.
-    #[error("{source} (the file is cut short: {missing} bytes of memory that its headers list are not in it)")]
-    CutShort {
-        /// Bytes that the headers promise beyond the end of the file.
-        missing: u64,
+    /// Another error, in a file that is damaged: most likely its cause.
+    #[error("{source} (what is damaged in the file: {damage})")]
+    OfDamaged {
+        /// All that is known to be wrong with the file, with amounts.
+        damage: String,
         /// What could not be done without them.
         source: Box<Error>,
     },
@@ -140,17 +140,21 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Read { .. } | Self::Write { .. } => Kind::Trouble,
-            Self::CutShort { source, .. } | Self::Part { source, .. } => source.kind(),
+            Self::OfDamaged { source, .. } | Self::Part { source, .. } => source.kind(),
             Self::Partly { last, .. } => last.kind(),
             Self::OutputExists(_) | Self::Usage(_) => Kind::Usage,
             _ => Kind::BadInput,
         }
     }
 
-    /// Says that the dump is cut short, if it is and that can be the reason.
-    pub(crate) fn in_file(self, cut_off: u64) -> Self {
+    /// Says what is damaged in the dump, if anything is and that can be the reason.
+    pub(crate) fn of_damaged(self, damage: &[(String, u64)]) -> Self {
+        let said = matches!(self, Self::Strict(_));
+        let all: Vec<String> = damage.iter().map(|(what, n)| format!("{n} {what}")).collect();
         match self.kind() {
-            Kind::BadInput if cut_off > 0 => Self::CutShort { missing: cut_off, source: Box::new(self) },
+            Kind::BadInput if !all.is_empty() && !said => {
+                Self::OfDamaged { damage: all.join("; "), source: Box::new(self) }
+            }
             _ => self,
         }
     }

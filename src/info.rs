@@ -124,7 +124,7 @@ impl Info {
     /// As [`Self::read`], and [`crate::Error::Usage`] for a `xen-syms` of another build.
     pub fn read_with(source: &dyn ReadAt, syms: Option<&XenSyms>, map: Option<&dyn Progress>) -> Result<Self> {
         let (core, mem) = crate::source::read(source)?;
-        let host = Host::open_with(&mem, &core, syms).map_err(|e| e.in_file(mem.map().cut_off()))?;
+        let host = Host::open_with(&mem, &core, syms).map_err(|e| e.of_damaged(&mem.history().damage))?;
         let pages = Survey::take(&host);
         let mut registers = vcpus(&host, &host.domains.iter().collect::<Vec<_>>());
         let physical = physical_cpus(&host, &registers);

@@ -48,7 +48,7 @@ pub fn write(source: &dyn ReadAt, options: &LogOptions, out: &mut dyn Write) -> 
         lines.end()?;
         Ok(warnings)
     });
-    done.map_err(|e| e.in_file(mem.map().cut_off()))
+    done.map_err(|e| e.of_damaged(&mem.history().damage))
 }
 
 fn kernels(host: &Host<'_>, which: &Which, lines: &mut Lines<'_>) -> Result<Vec<String>> {

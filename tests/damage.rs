@@ -35,14 +35,14 @@ fn head_len(bytes: &[u8]) -> usize {
 
 fn headers(bytes: &Vec<u8>) -> Result<XenNotes, Error> {
     let mut core = Vmcore::parse(bytes)?;
-    core.take_segments(bytes.len() as u64);
+    core.take_segments();
     XenNotes::collect(&core)
 }
 
 /// All reading that a cut does before it writes.
 fn read_all(bytes: &Vec<u8>) -> Result<u64, Error> {
     let mut core = Vmcore::parse(bytes)?;
-    let mem = MachineMemory::new(bytes, core.take_segments(bytes.len() as u64));
+    let mem = MachineMemory::new(bytes, core.take_segments());
     let host = Host::open(&mem, &core)?;
     let domain = host.hardware_domain().ok_or_else(|| Error::Unsupported("no domain 0".into()))?;
     let p2m = P2m::read(&host, domain)?;

@@ -40,7 +40,7 @@ fn memory(dump: &Dump) -> BTreeMap<u64, u64> {
 
 fn read(dump: &Dump, check: impl Fn(&Host<'_>, &P2m)) {
     let mut core = Vmcore::parse(&dump.bytes).unwrap();
-    let segments = core.take_segments(dump.bytes.len() as u64);
+    let segments = core.take_segments();
     let mem = MachineMemory::new(&dump.bytes, segments);
     let host = Host::open(&mem, &core).unwrap();
     let p2m = P2m::read(&host, &host.domains[1]).unwrap();

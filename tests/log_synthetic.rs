@@ -263,7 +263,7 @@ fn symbols_lead_to_xens_ring() {
     let dump = machine.build();
     let read = |symbols: Symbols| {
         let mut core = Vmcore::parse(&dump.bytes).unwrap();
-        let mem = MachineMemory::new(&dump.bytes, core.take_segments(dump.bytes.len() as u64));
+        let mem = MachineMemory::new(&dump.bytes, core.take_segments());
         let host = Host::open(&mem, &core).unwrap();
         let mut out = Vec::new();
         let console = Console::find(&host, Some(&symbols))?;

@@ -23,7 +23,7 @@ use xdump_cut::xen::survey::Survey;
 /// Counts the machine's frames; every count must sum up.
 fn census(bytes: &Vec<u8>) -> Census {
     let mut core = Vmcore::parse(bytes).unwrap();
-    let mem = MachineMemory::new(bytes, core.take_segments(bytes.len() as u64));
+    let mem = MachineMemory::new(bytes, core.take_segments());
     let host = Host::open(&mem, &core).unwrap();
     let census = Census::take(&host, Some(is_zero), &|_| ());
     let frames: u64 = mem.map().frames().map(|(a, b)| b - a).sum();

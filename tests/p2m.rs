@@ -158,7 +158,7 @@ fn in_file(mem: &MachineMemory<'_>, address: u64) -> u64 {
 fn check(fixture: &Fixture, id: u16, findings: &mut Findings) {
     let sound = open_dump(&fixture.vmcore, &OpenOptions::default()).unwrap();
     let mut core = Vmcore::parse(&*sound).unwrap();
-    let mem = MachineMemory::new(&*sound, core.take_segments(sound.len()));
+    let mem = MachineMemory::new(&*sound, core.take_segments());
     let host = Host::open(&mem, &core).unwrap();
     let domain = host.domains.iter().find(|d| d.id == id).unwrap();
     let stranger = host.domains.iter().find(|d| d.id != id && d.shared_info.is_some()).unwrap();
@@ -233,7 +233,7 @@ fn domains_that_the_list_lost_are_found() {
     on_each_fixture(|fixture, findings| {
         let sound = open_dump(&fixture.vmcore, &OpenOptions::default()).unwrap();
         let mut core = Vmcore::parse(&*sound).unwrap();
-        let mem = MachineMemory::new(&*sound, core.take_segments(sound.len()));
+        let mem = MachineMemory::new(&*sound, core.take_segments());
         let host = Host::open(&mem, &core).unwrap();
         let ids: Vec<u16> = host.domains.iter().map(|d| d.id).collect();
         let link = host.notes.info.offset("domain.next_in_list").unwrap();
@@ -246,7 +246,7 @@ fn domains_that_the_list_lost_are_found() {
                 continue;
             }
             let damaged = Damaged { sound: &*sound, words: BTreeMap::from([(in_file(&mem, place), to)]) };
-            let host_of = MachineMemory::new(&damaged, Vmcore::parse(&damaged).unwrap().take_segments(damaged.len()));
+            let host_of = MachineMemory::new(&damaged, Vmcore::parse(&damaged).unwrap().take_segments());
             let found = Host::open(&host_of, &core).unwrap();
             let got: Vec<u16> = found.domains.iter().map(|d| d.id).collect();
             findings.check(got == ids, "domains", || format!("{name}: {got:?} for {ids:?}"));

@@ -227,7 +227,7 @@ fn a_vcpu_whose_struct_is_missing_keeps_its_place() {
     let of = || Machine::new().dom0_vcpus(4);
     let sound = of().build();
     let mut core = Vmcore::parse(&sound.bytes).unwrap();
-    let mem = MachineMemory::new(&sound.bytes, core.take_segments(sound.bytes.len() as u64));
+    let mem = MachineMemory::new(&sound.bytes, core.take_segments());
     let host = Host::open(&mem, &core).unwrap();
     let second = vcpus(&host, &[host.hardware_domain().unwrap()])[&0][1].va;
     let mfn = host.space.translate(second).unwrap().addr.mfn().0;

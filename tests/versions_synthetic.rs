@@ -115,7 +115,7 @@ fn bigmem_builds() {
 fn physical_cpus(machine: Machine) -> Vec<PhysicalCpu> {
     let dump = machine.build();
     let mut core = Vmcore::parse(&dump.bytes).unwrap();
-    let mem = MachineMemory::new(&dump.bytes, core.take_segments(dump.bytes.len() as u64));
+    let mem = MachineMemory::new(&dump.bytes, core.take_segments());
     xdump_cut::xen::cpu::cpus(&Host::open(&mem, &core).unwrap())
 }
 

@@ -111,7 +111,9 @@ fn cut_all(args: &Cut, options: &Options, source: &dyn ReadAt, progress: &dyn Di
     let output = |id: u16, name: Option<&str>| {
         let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
         let name: String = name.map(|n| format!("-{n}").chars().map(plain).collect()).unwrap_or_default();
-        Output::create(&folder.join(format!("dom{id}{name}.{suffix}")), args.force, vmcore)
+        let path = folder.join(format!("dom{id}{name}.{suffix}"));
+        args.inputs().into_iter().try_for_each(|part| Output::spare(&path, part))?;
+        Output::create(&path, args.force, vmcore)
     };
     let all = cut::cut_all(source, options, &output, progress);
     progress.finish();

@@ -377,9 +377,11 @@ impl Report {
         out.kept = written.stored;
         out.zero = written.zero;
         out.pages = written.stored + written.zero;
-        if written.lost > 0 {
-            *out.absent.entry("could not be read".into()).or_default() += written.lost;
-            self.warnings.push(format!("{} pages could not be read; they are missing from the output", written.lost));
+        if written.lost() > 0 {
+            self.warnings.push(format!("{} pages could not be had; they are missing from the output", written.lost()));
+        }
+        for (why, n) in written.lost {
+            *out.absent.entry(why.to_string()).or_default() += n;
         }
         self.machine = machine;
     }

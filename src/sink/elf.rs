@@ -11,7 +11,7 @@
 use super::notes::NoteBlob;
 use super::{Output, Written};
 use crate::bitmap::Bitmap;
-use crate::error::{Error, Result};
+use crate::error::{Absence, Error, Result};
 use crate::pipeline::Progress;
 use crate::pipeline::walk::{CHUNK, Chunk, Piece, Walker, chunks};
 use crate::pipeline::zero::is_zero;
@@ -22,6 +22,7 @@ use goblin::elf64::header::{SIZEOF_EHDR, SIZEOF_IDENT};
 use goblin::elf64::program_header::SIZEOF_PHDR;
 use goblin::elf64::section_header::SIZEOF_SHDR;
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 
 const PN_XNUM: u64 = crate::source::elf::PN_XNUM as u64;
 /// Zero pages in a row that are worth a PT_LOAD of their own. Fewer are holes within data: readers look PT_LOADs up one
@@ -97,7 +98,7 @@ pub fn write(
     progress: &dyn Progress,
 ) -> Result<Written> {
     let plan = walker.plan();
-    let (mut data, lost) = pool.install(|| find_data(walker, progress))?;
+    let Found { mut data, lost, reasons } = pool.install(|| find_data(walker, progress))?;
     let kept = data.count();
     let loads = layout(plan, &data, &lost);
     if !out.is_new() {
@@ -136,8 +137,7 @@ pub fn write(
             Ok(())
         })
     })?;
-    let lost = lost.count();
-    Ok(Written { stored: kept, zero: plan.pages() - kept - lost, lost, bytes })
+    Ok(Written { stored: kept, zero: plan.pages() - kept - lost.count(), lost: reasons, bytes })
 }
 
 /// A bit for each page of a chunk.
@@ -151,13 +151,23 @@ fn set(bits: &mut Bits, at: u64, count: u64) {
     }
 }
 
+/// Pages by position in the plan.
+struct Found {
+    /// Those that are stored.
+    data: Bitmap,
+    /// Those that cannot be read.
+    lost: Bitmap,
+    /// Why, and how many.
+    reasons: BTreeMap<Absence, u64>,
+}
+
 /// The first pass: which pages are not zero, and which cannot be read, by position in the plan.
-fn find_data(walker: &Walker<'_>, progress: &dyn Progress) -> Result<(Bitmap, Bitmap)> {
+fn find_data(walker: &Walker<'_>, progress: &dyn Progress) -> Result<Found> {
     let plan = walker.plan();
     progress.stage("finding zero pages", Some(plan.pages()));
     let all: Vec<Chunk> = chunks(plan).collect();
     let examine = |chunk: &Chunk| {
-        let (mut data, mut lost): (Bits, Bits) = Default::default();
+        let (mut data, mut lost, mut reasons): (Bits, Bits, BTreeMap<Absence, u64>) = Default::default();
         let mut at = 0;
         walker.visit(*chunk, |_, piece| {
             let mut page = |page: &[u8]| {
@@ -171,7 +181,8 @@ fn find_data(walker: &Walker<'_>, progress: &dyn Progress) -> Result<(Bitmap, Bi
                     set(&mut data, at, if plan.level.drops_zeros() { 0 } else { n });
                     at += n;
                 }
-                Piece::Lost(_) => {
+                Piece::Lost(why) => {
+                    *reasons.entry(why).or_default() += 1;
                     set(&mut lost, at, 1);
                     at += 1;
                 }
@@ -179,12 +190,18 @@ fn find_data(walker: &Walker<'_>, progress: &dyn Progress) -> Result<(Bitmap, Bi
             Ok(())
         })?;
         progress.advance(chunk.pages);
-        Ok((data, lost))
+        Ok((data, lost, reasons))
     };
-    let parts: Vec<(Bits, Bits)> = all.par_iter().map(examine).collect::<Result<_>>()?;
-    let (data, lost): (Vec<Bits>, Vec<Bits>) = parts.into_iter().unzip();
-    let bitmap = |parts: Vec<Bits>| Bitmap::from_words(parts.into_iter().flatten().collect(), plan.pages());
-    Ok((bitmap(data), bitmap(lost)))
+    let parts: Vec<(Bits, Bits, BTreeMap<Absence, u64>)> = all.par_iter().map(examine).collect::<Result<_>>()?;
+    let (mut data, mut lost) = (Vec::new(), Vec::new());
+    let mut reasons = BTreeMap::new();
+    for (stored, missing, why) in parts {
+        data.extend(stored);
+        lost.extend(missing);
+        why.into_iter().for_each(|(why, n)| *reasons.entry(why).or_default() += n);
+    }
+    let bitmap = |words| Bitmap::from_words(words, plan.pages());
+    Ok(Found { data: bitmap(data), lost: bitmap(lost), reasons })
 }
 
 /// PT_LOADs: pages in a row, until zeros worth a header are followed by data, a PFN is missing, or a page was lost.
@@ -342,7 +359,7 @@ mod tests {
             // Our own input side counts them all; it shares nothing with the writer.
             let mut file = b;
             file.resize((end.next_multiple_of(4096) + count * 4096) as usize, 0);
-            let ranges = Vmcore::parse(&file).unwrap().take_segments(file.len() as u64).ranges().count();
+            let ranges = Vmcore::parse(&file).unwrap().take_segments().ranges().count();
             assert_eq!(ranges as u64, count);
         }
     }

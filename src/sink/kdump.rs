@@ -8,7 +8,7 @@
 use super::notes::NoteBlob;
 use super::{Output, Written};
 use crate::bitmap::Bitmap;
-use crate::error::{Error, Result};
+use crate::error::{Absence, Error, Result};
 use crate::pipeline::Progress;
 use crate::pipeline::codec::{Codec, Compressor};
 use crate::pipeline::ordered::ordered;
@@ -53,7 +53,7 @@ struct Packed {
 #[derive(Clone, Copy)]
 enum Stored {
     Zero,
-    Lost,
+    Lost(Absence),
     Data { size: u32, compressed: bool },
 }
 
@@ -110,16 +110,16 @@ pub fn write(
             for page in &packed.pages {
                 let (place, size, flags) = match *page {
                     Stored::Zero => (zero_page, PAGE_SIZE as u32, 0),
-                    Stored::Lost => (0, 0, 0),
+                    Stored::Lost(_) => (0, 0, 0),
                     Stored::Data { size, compressed } => {
                         let place = offset;
                         offset += u64::from(size);
                         (place, size, if compressed { header.codec.flag() } else { 0 })
                     }
                 };
-                match page {
+                match *page {
                     Stored::Zero => written.zero += 1,
-                    Stored::Lost => written.lost += 1,
+                    Stored::Lost(why) => *written.lost.entry(why).or_default() += 1,
                     Stored::Data { .. } => written.stored += 1,
                 }
                 table.extend(place.to_le_bytes());
@@ -165,7 +165,7 @@ fn pack(walker: &Walker<'_>, chunk: Chunk, codec: Codec, idle: &Mutex<Vec<Compre
             Piece::Altered(page) => store(page),
             Piece::Zeros(n) if drop_zero => (0..n).for_each(|_| packed.pages.push(Stored::Zero)),
             Piece::Zeros(n) => (0..n).for_each(|_| store(&[0; PAGE_SIZE])),
-            Piece::Lost(_) => packed.pages.push(Stored::Lost),
+            Piece::Lost(why) => packed.pages.push(Stored::Lost(why)),
         }
         Ok(())
     })?;

@@ -129,8 +129,10 @@ impl Vmcore {
                     start: MachineAddr(paddr),
                     offset: FileOffset(offset),
                     file_size,
+                    present: 0,
                     mem_size: mem_size.max(file_size),
-                };
+                }
+                .in_file(source.len());
                 if paddr.checked_add(load.mem_size).is_none() || offset.checked_add(file_size).is_none() {
                     self.oddities.push(format!("a PT_LOAD at {paddr:#x} wraps around 64 bits and was left out"));
                 } else if load.mem_size > 0 {
@@ -171,49 +173,51 @@ impl Vmcore {
         Ok(())
     }
 
-    /// The notes of a kdump-compressed file. One of version 3 has the kernel's VMCOREINFO alone, and no note around it.
+    /// The notes of a kdump-compressed file, and VMCOREINFO where it stands outside them: version 3 has nothing else.
     pub(super) fn of_kdump(source: &dyn ReadAt, header: &Header) -> Result<Self> {
         let mut core = Self { incomplete: header.incomplete, ..Self::default() };
-        match (header.notes, header.vmcoreinfo) {
-            (Some((at, size)), _) => core.take_notes(source, at, size, 4)?,
-            (None, Some((at, size))) => {
-                let size = usize::try_from(size.min(source.len().saturating_sub(at.0)).min(MOST_NOTE_BYTES));
-                let mut text = vec![0; size.unwrap_or_default()];
-                source.read_exact_at(at, &mut text).map_err(|e| Error::read("VMCOREINFO", e))?;
-                let name: &[u8] =
-                    if text.starts_with(b"OSRELEASE=") { b"VMCOREINFO\0\0" } else { b"VMCOREINFO_XEN\0\0" };
-                let mut note = Vec::new();
-                [name.len() as u32, text.len() as u32, 0].iter().for_each(|n| note.extend(n.to_le_bytes()));
-                note.extend(name);
-                note.extend(text);
-                core.note_segments.push((note, 4));
+        if let Some((at, size)) = header.notes {
+            core.take_notes(source, at, size, 4)?;
+        }
+        let Some((at, size)) = header.vmcoreinfo else { return Ok(core) };
+        let size = usize::try_from(size.min(source.len().saturating_sub(at.0)).min(MOST_NOTE_BYTES));
+        let mut text = vec![0; size.unwrap_or_default()];
+        source.read_exact_at(at, &mut text).map_err(|e| Error::read("VMCOREINFO", e))?;
+        let linux = text.starts_with(b"OSRELEASE=");
+        let name: &[u8] = if linux { b"VMCOREINFO" } else { b"VMCOREINFO_XEN" };
+        if !core.notes().any(|n| n.name == name) {
+            let mut note = Vec::new();
+            [name.len() as u32 + 1, text.len() as u32, 0].iter().for_each(|n| note.extend(n.to_le_bytes()));
+            for part in [name, &text] {
+                note.extend(part);
+                // The name ends in a NUL; the text may go without.
+                note.resize((note.len() + usize::from(part == name)).next_multiple_of(4), 0);
             }
-            (None, None) => {}
+            core.note_segments.push((note, 4));
         }
         Ok(core)
     }
 
-    /// Adds a further file of the same dump, of `len` bytes, which begins at `base` in the storage of them all.
-    pub(super) fn join(&mut self, other: Self, base: u64, len: u64) {
-        let mut lost = 0_u64;
-        self.loads.extend(other.loads.into_iter().filter_map(|l| {
-            let there = len.saturating_sub(l.offset.0).min(l.file_size);
-            if there == l.file_size {
-                return Some(Load { offset: l.offset.checked_add(base)?, ..l });
-            }
-            // What it lacks must not be taken from the next file, nor for zeros.
-            lost = lost.saturating_add(l.file_size - there);
-            let kept = Load { offset: l.offset.checked_add(base)?, file_size: there, mem_size: there, ..l };
-            Some(kept).filter(|l| l.mem_size > 0)
-        }));
-        if lost > 0 {
-            self.oddities.push(format!("a file of the split dump is cut short: {lost} bytes of memory are missing"));
-        }
+    /// Adds a further file of the same dump, which begins at `base` in the storage of them all.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if its notes are of another dump.
+    pub(super) fn join(&mut self, other: Self, base: u64) -> Result<()> {
+        let moved = |l: Load| Some(Load { offset: l.offset.checked_add(base)?, ..l });
+        self.loads.extend(other.loads.into_iter().filter_map(moved));
         self.incomplete |= other.incomplete;
-        if self.note_segments.is_empty() {
+        self.oddities.extend(other.oddities);
+        let bytes =
+            |segments: &[(Vec<u8>, u64)]| segments.iter().flat_map(|s| s.0.iter().copied()).collect::<Vec<u8>>();
+        let (ours, theirs) = (bytes(&self.note_segments), bytes(&other.note_segments));
+        // Those of a file that is cut short are a part.
+        if ours.iter().zip(&theirs).any(|(a, b)| a != b) {
+            return Err(Error::Usage("the files given with --split are not parts of one dump".into()));
+        }
+        if theirs.len() > ours.len() {
             self.note_segments = other.note_segments;
         }
-        self.oddities.extend(other.oddities);
+        Ok(())
     }
 
     /// All notes in order of the file.
@@ -222,8 +226,8 @@ impl Vmcore {
     }
 
     /// Takes the PT_LOADs out and makes them searchable.
-    pub fn take_segments(&mut self, file_len: u64) -> Segments {
-        Segments::new(std::mem::take(&mut self.loads), file_len)
+    pub fn take_segments(&mut self) -> Segments {
+        Segments::new(std::mem::take(&mut self.loads))
     }
 
     /// The most that the file can hold by its headers, in bytes.

@@ -32,7 +32,7 @@ impl<'a> MachineMemory<'a> {
     /// The same with a word on what the dump is.
     pub(super) fn with_losses(self, mut about: History) -> Self {
         let lost = [
-            ("bytes missing at the end", self.map.cut_off()),
+            ("bytes missing at the end: the file is cut short", self.map.cut_off()),
             ("bytes that two headers claim", self.map.overlapping()),
         ];
         about.damage.extend(lost.iter().filter(|l| l.1 > 0).map(|(what, n)| ((*what).into(), *n)));

@@ -37,6 +37,10 @@ use unpack::{Kind, Packed};
 /// # Errors
 /// [`Error::NotElf`], [`Error::WrongElf`], [`Error::Damaged`], [`Error::Usage`] for files that do not belong together.
 pub fn read(source: &dyn ReadAt) -> Result<(Vmcore, MachineMemory<'_>)> {
+    read_files(source).map_err(|e| e.of_damaged(&source.history().damage))
+}
+
+fn read_files(source: &dyn ReadAt) -> Result<(Vmcore, MachineMemory<'_>)> {
     let alone = [(source, 0)];
     let set: Vec<(&dyn ReadAt, u64)> = source.parts().iter().map(|(file, base)| (&**file, *base)).collect();
     let files: &[(&dyn ReadAt, u64)] = if set.is_empty() { &alone } else { &set };
@@ -47,8 +51,10 @@ pub fn read(source: &dyn ReadAt) -> Result<(Vmcore, MachineMemory<'_>)> {
     }
     if packed > 0 {
         let map = kdump::Kdump::open(files)?;
-        let with_notes = files.iter().find_map(|(file, _)| Header::read(*file).ok().map(|h| (*file, h)));
-        let core = with_notes.map(|(file, h)| Vmcore::of_kdump(file, &h)).transpose()?.unwrap_or_default();
+        let mut core = Vmcore::default();
+        for (file, base) in files {
+            core.join(Vmcore::of_kdump(*file, &Header::read(*file)?)?, *base)?;
+        }
         about.layers.push(map.describe());
         about.damage.extend(map.damage());
         let mem = MachineMemory::new(source, map);
@@ -59,7 +65,7 @@ pub fn read(source: &dyn ReadAt) -> Result<(Vmcore, MachineMemory<'_>)> {
         _ => Vmcore::default(),
     };
     for (file, base) in files.iter().filter(|_| files.len() > 1) {
-        core.join(Vmcore::parse(*file)?, *base, file.len());
+        core.join(Vmcore::parse(*file)?, *base)?;
     }
     let count = if files.len() > 1 { format!(", {} files", files.len()) } else { String::new() };
     about.layers.push(format!("ELF64{count}"));
@@ -71,7 +77,7 @@ pub fn read(source: &dyn ReadAt) -> Result<(Vmcore, MachineMemory<'_>)> {
         let segments = dump.segments(source.len());
         return Ok((core, MachineMemory::new(source, segments).with_losses(about)));
     }
-    let segments = core.take_segments(source.len());
+    let segments = core.take_segments();
     Ok((core, MachineMemory::new(source, segments).with_losses(about)))
 }
 
@@ -141,7 +147,8 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
 pub fn open_all(paths: &[&Path], options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
     let mut files = Vec::new();
     for path in paths {
-        files.push(open(path, options).map_err(|e| e.of_part(path))?);
+        let one = paths.len() == 1;
+        files.push(open(path, options).map_err(|e| if one { e } else { e.of_part(path) })?);
     }
     Ok(match files.len() {
         1 => files.swap_remove(0),

@@ -13,8 +13,17 @@ pub struct Load {
     pub offset: FileOffset,
     /// `p_filesz`.
     pub file_size: u64,
+    /// How much of that the file really has.
+    pub present: u64,
     /// `p_memsz`; what it has beyond `p_filesz` reads as zeros, as the ELF rules say.
     pub mem_size: u64,
+}
+
+impl Load {
+    /// The same in a file of `len` bytes.
+    pub fn in_file(self, len: u64) -> Self {
+        Self { present: len.saturating_sub(self.offset.0).min(self.file_size), ..self }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,19 +57,18 @@ pub struct Segments {
 }
 
 impl Segments {
-    /// Sorts and clips. `file_len` is the size of the file in bytes. Where headers overlap, bytes that are in the file come
-    /// before zeros, and zeros before what is cut off.
-    pub fn new(mut loads: Vec<Load>, file_len: u64) -> Self {
+    /// Sorts and clips. Where headers overlap, bytes that are in the file come before zeros, and zeros before what is cut
+    /// off.
+    pub fn new(mut loads: Vec<Load>) -> Self {
         loads.sort_by_key(|l| (l.start, l.offset));
         let mut all = Self::default();
         let part = |load: &Load, from: u64, to: u64, place: Place| {
             let start = load.start.0.checked_add(from)?;
             Some(Extent { start, end: load.start.0.checked_add(to)?, place }).filter(|e| e.start < e.end)
         };
-        let stored = |l: &Load| file_len.saturating_sub(l.offset.0).min(l.file_size);
-        let data = loads.iter().filter_map(|l| part(l, 0, stored(l), Place::File(l.offset)));
+        let data = loads.iter().filter_map(|l| part(l, 0, l.present, Place::File(l.offset)));
         let zeros = loads.iter().filter_map(|l| part(l, l.file_size, l.mem_size, Place::Zeros));
-        let cut_off = loads.iter().filter_map(|l| part(l, stored(l), l.file_size, Place::Absent(Absence::CutOff)));
+        let cut_off = loads.iter().filter_map(|l| part(l, l.present, l.file_size, Place::Absent(Absence::CutOff)));
         all.overlapping = all.fill(data.collect());
         all.fill(zeros.collect());
         all.fill(cut_off.collect());
@@ -134,13 +142,17 @@ impl Segments {
 mod tests {
     use super::*;
 
+    fn new(loads: Vec<Load>, len: u64) -> Segments {
+        Segments::new(loads.into_iter().map(|l| l.in_file(len)).collect())
+    }
+
     fn load(start: u64, offset: u64, file_size: u64, mem_size: u64) -> Load {
-        Load { start: MachineAddr(start), offset: FileOffset(offset), file_size, mem_size }
+        Load { start: MachineAddr(start), offset: FileOffset(offset), file_size, present: 0, mem_size }
     }
 
     #[test]
     fn unsorted_overlapping_and_cut_off() {
-        let s = Segments::new(vec![load(0x3000, 0x500, 0x1000, 0x3000), load(0x1000, 0x100, 0x2800, 0x2800)], 0x1280);
+        let s = new(vec![load(0x3000, 0x500, 0x1000, 0x3000), load(0x1000, 0x100, 0x2800, 0x2800)], 0x1280);
         assert_eq!(s.find(MachineAddr(0)), (Place::Absent(Absence::NotInDump), 0x1000));
         assert_eq!(s.find(MachineAddr(0x1010)), (Place::File(FileOffset(0x110)), 0x1170));
         assert_eq!(s.find(MachineAddr(0x2180)), (Place::Absent(Absence::CutOff), 0xe80));
@@ -154,10 +166,10 @@ mod tests {
 
     #[test]
     fn what_the_file_holds_comes_before_zeros_and_what_is_cut_off() {
-        let s = Segments::new(vec![load(0, 0x100, 0x1000, 0x4000), load(0x1000, 0x1100, 0x1000, 0x1000)], 0x2100);
+        let s = new(vec![load(0, 0x100, 0x1000, 0x4000), load(0x1000, 0x1100, 0x1000, 0x1000)], 0x2100);
         assert_eq!(s.find(MachineAddr(0x1000)), (Place::File(FileOffset(0x1100)), 0x1000));
         assert_eq!(s.find(MachineAddr(0x2000)), (Place::Zeros, 0x2000));
-        let s = Segments::new(vec![load(0, 0x5000, 0x3000, 0x3000), load(0x1000, 0, 0x1000, 0x1000)], 0x2000);
+        let s = new(vec![load(0, 0x5000, 0x3000, 0x3000), load(0x1000, 0, 0x1000, 0x1000)], 0x2000);
         assert_eq!(s.find(MachineAddr(0x1800)), (Place::File(FileOffset(0x800)), 0x800));
         assert_eq!(s.find(MachineAddr(0x2800)), (Place::Absent(Absence::CutOff), 0x800));
         assert_eq!(s.cut_off, 0x2000);
@@ -165,8 +177,8 @@ mod tests {
 
     #[test]
     fn numbers_at_the_edge_do_not_wrap() {
-        Segments::new(vec![load(0, 0, 1 << 63, 1 << 63); 3], u64::MAX);
-        let s = Segments::new(vec![load(u64::MAX - 10, 0, 100, 100), load(0, u64::MAX, 100, 100)], 50);
+        new(vec![load(0, 0, 1 << 63, 1 << 63); 3], u64::MAX);
+        let s = new(vec![load(u64::MAX - 10, 0, 100, 100), load(0, u64::MAX, 100, 100)], 50);
         assert_eq!(s.find(MachineAddr(u64::MAX)).1, 0);
         assert_eq!(s.find(MachineAddr(5)), (Place::Absent(Absence::CutOff), 95));
     }

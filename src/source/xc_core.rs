@@ -38,6 +38,14 @@ const MAGIC_TRANSLATED: u64 = 0xf00f_ebee;
 const MOST_SMALL: u64 = 1 << 20;
 /// `sizeof(vcpu_guest_context)` of a 64-bit guest; other sizes are other guests'.
 pub const CONTEXT_SIZE: usize = 5168;
+/// Where a 32-bit guest's context has `cs`, and a 64-bit one's.
+const CS_32: usize = 516 + 36;
+const CS_64: usize = 520 + 17 * 8;
+/// Kernel code of 32-bit and 64-bit PV guests, and Linux's user code.
+const FLAT_RING1_CS: u16 = 0xe019;
+const FLAT_RING3_CS64: u16 = 0xe033;
+const USER_CS_32: u16 = 0x73;
+const USER_CS_64: u16 = 0x33;
 /// Xen has no domain with more vCPUs.
 const MOST_VCPUS: usize = 8192;
 /// PFNs that are believed of a domain of any size: 8 GiB of them; and of none. Readers' bitmaps are as long as the highest
@@ -52,6 +60,8 @@ const LIST_PART: u64 = 1 << 20;
 const START_INFO_MAGIC: &[u8] = b"xen-3.0-x86_64";
 /// Pages that are looked at for the start_info: it stands behind kernel, initial RAM disk and first P2M.
 const MOST_LOOKED: u64 = 1 << 21;
+/// Pages that look like a start_info: copies of it, at most.
+const MOST_CANDIDATES: usize = 64;
 
 /// Pages that follow each other in the file, by PFN and by MFN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,6 +189,15 @@ impl Sections {
     fn there(&self, name: &str) -> Option<&Section> {
         self.get(name).filter(|s| s.size > 0 && s.offset < self.file_len)
     }
+}
+
+/// Whether a `vcpu_guest_context` is a 32-bit PV guest's, which the file gives the same size (Xen: xg_core.c,
+/// vcpu_guest_context_any_t): by the code segment that it has there (public/arch-x86/xen-x86_32.h) and not as a 64-bit one.
+fn is_of_32_bits(context: &[u8]) -> bool {
+    let [narrow, wide] = [CS_32, CS_64].map(|at| u16_at(context, at).unwrap_or_default());
+    (narrow & !3 == FLAT_RING1_CS & !3 || narrow == USER_CS_32)
+        && wide & !3 != FLAT_RING3_CS64 & !3
+        && wide != USER_CS_64
 }
 
 /// A small part of the file; nothing if it is not all there.
@@ -343,7 +362,13 @@ impl DumpCore {
         }
         self.contexts = vec![0; there as usize];
         let place = FileOffset(section.offset);
-        source.read_exact_at(place, &mut self.contexts).map_err(|e| Error::read("the vCPU contexts", e))
+        source.read_exact_at(place, &mut self.contexts).map_err(|e| Error::read("the vCPU contexts", e))?;
+        if !self.translated && self.contexts.chunks_exact(CONTEXT_SIZE).any(is_of_32_bits) {
+            return Err(Error::Unsupported(
+                "a vCPU has a 32-bit kernel's registers; only 64-bit domains can be cut".into(),
+            ));
+        }
+        Ok(())
     }
 
     fn take_shared_info(&mut self, source: &dyn ReadAt, sections: &Sections) {
@@ -360,12 +385,15 @@ impl DumpCore {
             (0..p.len).map(move |i| FileOffset(start + i * PAGE_BYTES))
         };
         let mut pages = self.pieces.iter().flat_map(each).take(MOST_LOOKED as usize);
+        let mut candidates = 0;
         pages.find_map(|place| {
             let mut head = [0; 48];
             source.read_exact_at(place, &mut head).ok()?;
             let addr = u64_at(&head, 40).filter(|_| head.starts_with(START_INFO_MAGIC))?;
             let mfn = Mfn(addr >> PAGE_SHIFT);
-            let ours = self.pieces.iter().any(|p| mfn >= p.mfn && mfn.0 - p.mfn.0 < p.len);
+            candidates += 1;
+            let ours =
+                candidates > MOST_CANDIDATES || self.pieces.iter().any(|p| mfn >= p.mfn && mfn.0 - p.mfn.0 < p.len);
             (addr != 0 && addr.is_multiple_of(PAGE_BYTES) && mfn.0 <= MAX_FRAME && !ours).then_some(mfn)
         })
     }
@@ -374,11 +402,12 @@ impl DumpCore {
     pub(super) fn segments(&self, file_len: u64) -> Segments {
         let load = |mfn: Mfn, offset, pages: u64| {
             let size = pages * PAGE_BYTES;
-            Load { start: MachineAddr(mfn.0 << PAGE_SHIFT), offset, file_size: size, mem_size: size }
+            let start = MachineAddr(mfn.0 << PAGE_SHIFT);
+            Load { start, offset, file_size: size, present: 0, mem_size: size }.in_file(file_len)
         };
         let shared = self.shared_info.as_ref().and_then(|s| Some(load(s.mfn?, s.offset, 1)));
         let pages = self.pieces.iter().map(|p| load(p.mfn, p.offset, p.len));
-        Segments::new(pages.chain(shared).collect(), file_len)
+        Segments::new(pages.chain(shared).collect())
     }
 
     /// Pages that the file has.

@@ -41,6 +41,11 @@ impl<'a> Bits<'a> {
         Ok(Self { bytes, len })
     }
 
+    /// Whether both have the same numbers.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.len == other.len && self.bytes == other.bytes
+    }
+
     /// How many numbers it speaks of.
     pub(super) fn len(&self) -> u64 {
         self.len

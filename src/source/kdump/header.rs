@@ -28,6 +28,8 @@ const INCOMPLETE: u32 = 0x8;
 pub struct Header {
     /// 1 to 6.
     pub version: u32,
+    /// Utsname of the machine, 6 × 65 bytes, and the time of the dump behind it.
+    pub machine: Vec<u8>,
     /// Whether the writer ran out of space.
     pub incomplete: bool,
     /// Codec bits of the status word, 0 if no page is compressed.
@@ -117,6 +119,7 @@ impl Header {
         }
         Ok(Self {
             version,
+            machine: head.get(12..424).unwrap_or_default().to_vec(),
             incomplete: status & INCOMPLETE != 0,
             codecs: status & !INCOMPLETE,
             level: u32_at(&sub, 8).unwrap_or_default(),

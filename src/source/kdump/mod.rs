@@ -30,6 +30,13 @@ const FAR: u64 = 1 << 20;
 /// Pages that were read for a part of them and may be asked for again: 4 MiB.
 const CACHED: usize = 1024;
 
+/// Bytes of notes that are compared.
+const MOST_COMPARED: u64 = 1 << 20;
+/// Where the zero page is before any was seen: no page can be there.
+const NOWHERE: u64 = u64::MAX;
+/// Descriptors that are looked at to know where the data ends: the last ones may be of the zero page, which comes first.
+const LAST: u64 = 4096;
+
 /// One file.
 #[derive(Debug)]
 struct Part<'a> {
@@ -64,23 +71,23 @@ impl<'a> Part<'a> {
         let before = ranks.rank(&stored, first);
         let count = ranks.rank(&stored, end).saturating_sub(before);
         let data = FileOffset(header.descriptors.0.saturating_add(count * DESCRIPTOR));
-        let zero_at = AtomicU64::new(0);
+        let zero_at = AtomicU64::new(NOWHERE);
         Ok(Self { source, base, header, exists, stored, ranks, first, end, before, count, data, zero_at })
     }
 
-    /// Bytes that are missing at its end, by the last descriptor, as data is written in order; where that is missing,
+    /// Bytes that are missing at its end, by the last descriptors, as data is written in order; where these are missing,
     /// those of descriptors.
     fn cut_off(&self) -> u64 {
         let len = self.source.len();
-        let mut last = [0; DESCRIPTOR as usize];
-        let at = FileOffset(self.data.0.saturating_sub(DESCRIPTOR));
-        if self.count == 0 || self.data.0 > len || self.source.read_exact_at(at, &mut last).is_err() {
+        let size = self.count.min(LAST) * DESCRIPTOR;
+        let mut last = vec![0; size as usize];
+        let at = FileOffset(self.data.0.saturating_sub(size));
+        if self.data.0 > len || self.source.read_exact_at(at, &mut last).is_err() {
             return self.data.0.saturating_sub(len);
         }
-        match Descriptor::parse(&last) {
-            Some(d) if self.check(d) == Err(Absence::CutOff) => d.at.0 + u64::from(d.size) - len,
-            _ => 0,
-        }
+        let all = last.chunks_exact(DESCRIPTOR as usize).filter_map(Descriptor::parse);
+        let beyond = all.filter(|d| self.check(*d) == Err(Absence::CutOff)).map(|d| d.at.0 + u64::from(d.size) - len);
+        beyond.max().unwrap_or(0)
     }
 
     /// Descriptors of `count` pages from `pfn` on, all of which have one; fewer where the file ends.
@@ -106,13 +113,30 @@ impl<'a> Part<'a> {
         Ok(parse(&buf))
     }
 
+    /// Whether both tell of the same machine at the same time: size, level, notes, and which pages are in the dump.
+    fn is_of_one_dump_with(&self, other: &Self) -> bool {
+        let (a, b) = (&self.header, &other.header);
+        let notes = |part: &Self| {
+            let (at, size) = part.header.notes.unwrap_or_default();
+            let size = size.min(part.source.len().saturating_sub(at.0)).min(MOST_COMPARED);
+            let mut bytes = vec![0; size as usize];
+            part.source.read_exact_at(at, &mut bytes).map(|()| bytes).unwrap_or_default()
+        };
+        // Of one that is cut short, as far as it goes.
+        let same_start = |a: Vec<u8>, b: Vec<u8>| a.iter().zip(&b).all(|(a, b)| a == b);
+        (a.max_mapnr, a.level, a.notes.map(|n| n.1)) == (b.max_mapnr, b.level, b.notes.map(|n| n.1))
+            && a.machine == b.machine
+            && self.stored.is_same(&other.stored)
+            && same_start(notes(self), notes(other))
+    }
+
     fn check(&self, descriptor: Descriptor) -> Result<(), Absence> {
         descriptor.check(self.data, self.source.len())
     }
 
     /// Whether the page is known to be the shared zero page.
     fn is_known_zero(&self, d: Descriptor) -> bool {
-        d.is_raw() && d.at.0 == self.zero_at.load(Ordering::Relaxed)
+        d.is_raw() && d.size as usize == PAGE_SIZE && d.at.0 == self.zero_at.load(Ordering::Relaxed)
     }
 
     /// Fills `page`; learns where the zero page is.
@@ -157,8 +181,7 @@ impl<'a> Kdump<'a> {
         let parts = files.iter().map(|(source, base)| Part::open(*source, *base)).collect::<Result<Vec<_>>>()?;
         let mut parts: Vec<Part<'a>> = parts;
         if let ([one, rest @ ..], true) = (parts.as_slice(), parts.len() > 1) {
-            let alike = |h: &Header| (h.max_mapnr, h.level, h.notes.map(|n| n.1));
-            if rest.iter().any(|p| alike(&p.header) != alike(&one.header)) {
+            if rest.iter().any(|p| !p.is_of_one_dump_with(one)) {
                 return Err(Error::Usage("the files given with --split are not parts of one dump".into()));
             }
             if parts.iter().any(|p| p.header.split.is_none()) {
@@ -338,6 +361,7 @@ impl Container for Kdump<'_> {
             return Err(why);
         };
         let d = part.descriptors(mfn.0, 1)?.first().copied().ok_or(Absence::Damaged)?;
+        part.check(d)?;
         if part.is_known_zero(d) {
             page.fill(0);
             return Ok(());
