@@ -13,7 +13,7 @@ use synth::kdump::{CODECS, Codec, KdumpOptions, head_len, kdump};
 use synth::truth::Dump;
 use xdump_cut::Error;
 use xdump_cut::cut::cut;
-use xdump_cut::error::Kind;
+use xdump_cut::error::{Absence, Kind};
 use xdump_cut::info::Info;
 use xdump_cut::options::{Format, Options};
 use xdump_cut::pipeline::Silent;
@@ -118,6 +118,67 @@ fn what_was_left_out_is_missing_and_not_zero() {
     cut_with(&kdump(&dump, &o), &strict).unwrap();
 }
 
+/// What was not written is no zero page, also where no zero page tells where these are.
+#[test]
+fn tables_that_were_not_written_are_missing_and_not_zero() {
+    let dump = machine();
+    let t = &dump.truth;
+    for shared_zero in [false, true] {
+        let incomplete: Vec<u64> = t.p2m_pages.iter().map(|pfn| t.dom0[pfn]).collect();
+        let o = KdumpOptions { incomplete, shared_zero, ..KdumpOptions::default() };
+        let bytes = kdump(&dump, &o);
+        let (report, out) = cut_with(&bytes, &options()).unwrap();
+        let out = reread(&out);
+        for pfn in t.dom0.keys().filter(|p| !t.p2m_pages.contains(p)) {
+            assert!(out.page(*pfn).is_some(), "PFN {pfn:#x}");
+        }
+        assert!(report.warnings.iter().all(|w| !w.contains("does not give to the domain")), "{:?}", report.warnings);
+        let absent = report.output.absent.get("was not written: the dump is incomplete");
+        assert_eq!(absent, Some(&(t.p2m_pages.len() as u64)));
+        right_or_missing(&dump, &bytes, "a P2M that was not written");
+    }
+}
+
+/// The last page of a dump is often a zero page, which stands first in the file.
+#[test]
+fn an_end_that_is_cut_off_is_told_whatever_the_last_page_is() {
+    let dump = machine();
+    let stored = |mfn: &u64| dump.saved.iter().any(|(start, end)| (*start..*end).contains(&(mfn << 12)));
+    let mfns: Vec<u64> = (0..dump.saved.iter().map(|r| r.1).max().unwrap() >> 12).filter(stored).collect();
+    let zero = |mfn: u64| dump.page(mfn).iter().all(|b| *b == 0);
+    let last = mfns.iter().rposition(|mfn| zero(*mfn)).unwrap();
+    let excluded = mfns[last + 1..].to_vec();
+    let whole = kdump(&dump, &KdumpOptions { excluded, ..KdumpOptions::default() });
+    let (_, mem) = xdump_cut::source::read(&whole).unwrap();
+    assert_eq!(mem.history().damage, []);
+    let short = whole[..whole.len() - 10].to_vec();
+    let (_, mem) = xdump_cut::source::read(&short).unwrap();
+    assert_eq!(mem.map().cut_off(), 10);
+    assert!(mem.history().must_be_sound().is_err());
+}
+
+/// Pages that are damaged are called so, and are in neither format's output.
+#[test]
+fn damaged_pages_are_counted_as_such() {
+    let dump = machine();
+    let data = |p: &&u64| !dump.truth.tables.contains_key(p) && !dump.truth.zero_pfns.contains(p);
+    let (&pfn, &mfn) = dump.truth.dom0.iter().rev().find(|(p, _)| data(p)).unwrap();
+    let mut bytes = kdump(&dump, &KdumpOptions { codec: Codec::Zlib, ..KdumpOptions::default() });
+    let (_, packed) = synth::kdump::compress(Codec::Zlib, dump.page(mfn));
+    let at = bytes.windows(packed.len()).position(|w| w == packed).unwrap();
+    bytes[at..at + 2].fill(0xff);
+    for format in [Format::Elf, Format::Kdump(xdump_cut::pipeline::codec::Codec::Zstd(1))] {
+        let (report, out) = cut_with(&bytes, &Options { format, ..options() }).unwrap();
+        assert_eq!(report.output.absent, [("is damaged in the dump".to_owned(), 1)].into());
+        // In the kdump format it has a descriptor that says so.
+        let (_, mem) = xdump_cut::source::read(&out).unwrap();
+        let why = mem.page(xdump_cut::units::Mfn(pfn)).err().unwrap();
+        assert!([Absence::NotInDump, Absence::Incomplete].contains(&why), "{why}");
+        let e = cut_with(&bytes, &Options { format, strict: true, ..options() }).err().unwrap();
+        assert!(e.to_string().contains("is damaged in the dump"), "{e}");
+    }
+}
+
 #[test]
 fn parts_of_a_split_dump_are_one() {
     let dump = machine();
@@ -133,6 +194,13 @@ fn parts_of_a_split_dump_are_one() {
         assert!(e.to_string().contains("not given"), "{e}");
         let _ = cut_with(&set(&[0, 2]), &options());
     }
+    // The second half of another dump of the same size.
+    let mut later = Machine::new().domus(1);
+    later.seed ^= 1;
+    let later = later.build();
+    let part = |dump, split| Box::new(kdump(dump, &KdumpOptions { split: Some(split), ..KdumpOptions::default() }));
+    let mixed = Set::new(vec![part(&dump, (0, end / 2)), part(&later, (end / 2, end))]);
+    assert_eq!(cut_with(&mixed, &options()).err().unwrap().kind(), Kind::Usage);
     // Two dumps are no set, and neither is one that is whole.
     let other = Machine::new().domus(3).dom0_vcpus(4).build();
     let whole = || Box::new(kdump(&dump, &KdumpOptions::default())) as Box<dyn ReadAt>;
@@ -159,6 +227,20 @@ fn elf_files_with_parts_of_the_memory_are_one() {
     };
     let set = Set::new(vec![half(&|n| n % 2 == 0), half(&|n| n % 2 == 1)]);
     assert!(cut_bytes(&set) == want);
+    // What one of them lacks is cut off, and not taken from the next one.
+    let last = (phnum - 1) % 2;
+    let (first, second) = (|| half(&|n| n % 2 != last), half(&|n| n % 2 == last));
+    let mut short = vec![0; second.len() as usize - 8192];
+    second.read_exact_at(Default::default(), &mut short).unwrap();
+    for set in [Set::new(vec![first(), Box::new(short.clone())]), Set::new(vec![Box::new(short.clone()), first()])] {
+        let (_, mem) = xdump_cut::source::read(&set).unwrap();
+        assert_eq!(mem.map().cut_off(), 8192);
+        assert!(mem.history().must_be_sound().is_err());
+        right_or_missing(&whole, &set, "a set with a part that is cut short");
+    }
+    let other = Machine::new().domus(2).build();
+    let set = Set::new(vec![half(&|n| n % 2 == 0), Box::new(other.bytes)]);
+    assert_eq!(cut_with(&set, &options()).err().unwrap().kind(), Kind::Usage);
 }
 
 fn opened(dir: &Path, name: &str, bytes: &[u8], no_mmap: bool) -> Result<Box<dyn ReadAt>, Error> {
