@@ -355,3 +355,32 @@ fn defects() {
     let [first, second] = dump.truth.defect_pfns[..] else { panic!("two PFNs") };
     assert!(dump.truth.dom0.contains_key(&first) && !dump.truth.dom0.contains_key(&second));
 }
+
+/// The linear list by each of its pages' entries, and XenLinux's array, through the kernel's own tables.
+#[test]
+fn p2m_arrays() {
+    let far =
+        Machine::new().high(vec![TIB]).p2m_vaddr(0xffff_ff80_0000_0000).far(vec![(0x7ff_fff0, 32), (0x960_0000, 3)]);
+    let far = far.build();
+    let old = run("XenLinux", Machine::new().xenlinux());
+    let var = old.truth.system_map.lines().find_map(|l| l.strip_suffix(" B phys_to_machine_mapping")).unwrap();
+    let core = Core::open(&old.bytes);
+    let root = old.truth.dom0[&old.truth.swapper_pfn] << 12;
+    let array = core.u64(core.walk(root, u64::from_str_radix(var, 16).unwrap()).unwrap());
+    for (dump, base) in [(&far, far.truth.p2m_vaddr), (&old, array)] {
+        let (t, core) = (&dump.truth, Core::open(&dump.bytes));
+        let root = t.dom0[&t.swapper_pfn] << 12;
+        let told = core.u64((t.shared_info_mfn << 12) + 0xc10);
+        let mut found = BTreeMap::new();
+        for page in 0..told.div_ceil(512) {
+            let at = core.walk(root, base + page * 4096).unwrap();
+            let leaf = core.read(at, 4096).unwrap();
+            found.extend((0..512).map(|i| (page * 512 + i, le(leaf, i as usize * 8, 8))).filter(|e| e.1 >> 62 == 0));
+        }
+        found.retain(|pfn, _| *pfn < t.max_pfn);
+        assert_eq!(found, t.dom0);
+        for (pfn, mfn) in &t.dom0 {
+            assert_eq!(core.walk(root, t.page_offset + (pfn << 12)), Some(mfn << 12), "PFN {pfn:#x}");
+        }
+    }
+}

@@ -4,6 +4,9 @@
 //! |---|---|
 //! | `xen_p2m_addr`, `xen_p2m_size` | Linux 3.19 and later (commit 054954eb051f): the array, and its entries |
 //! | `phys_to_machine_mapping`, `max_pfn` | XenLinux, 2.6.16 to SUSE's 4.4: the same |
+//!
+//! Mainline before 3.19 has no such array, but a tree of pointers (`p2m_top`) to the very leaves that it publishes. It is
+//! not read: where the published one is lost, the M2P stands in.
 
 use super::kernel::Kernel;
 use super::names::Names;

@@ -21,6 +21,8 @@ use std::sync::Mutex;
 
 const SUB_HEADER: usize = 104;
 const DESCRIPTOR: u64 = 24;
+/// Bytes of a bitmap that are written at once, or left out.
+const BITMAP_PART: usize = 1 << 16;
 /// Pages that the bitmaps may speak of, 64 TiB: each takes 2 GiB then.
 const MOST_MAPNR: u64 = 1 << 34;
 /// Chunks in flight: enough that a chunk full of data at the head of the queue does not stall those behind it, which may
@@ -230,11 +232,14 @@ fn sub_header(header: &Header<'_>, level: Level, max_mapnr: u64) -> Vec<u8> {
 fn write_bitmap(bitmap: &Bitmap, out: &Output, start: u64) -> Result<()> {
     let mut at = start;
     let mut bytes = bitmap.bytes().peekable();
-    let mut part = Vec::with_capacity(1 << 20);
+    let mut part = Vec::with_capacity(BITMAP_PART);
     while bytes.peek().is_some() {
         part.clear();
-        part.extend(bytes.by_ref().take(1 << 20));
-        out.write_at(&part, at)?;
+        part.extend(bytes.by_ref().take(BITMAP_PART));
+        // Of a domain that is sparse most of it is zeros, which a new file has by itself.
+        if !out.is_new() || part.iter().any(|byte| *byte != 0) {
+            out.write_at(&part, at)?;
+        }
         at += part.len() as u64;
     }
     Ok(())

@@ -5,7 +5,7 @@ use super::generation::Gen;
 use super::kernel::{KERNEL_PAGES, KERNEL_PFN, KernelImage, SWAPPER};
 use super::mem::{Frame, Owner, ZERO_PAGE, pattern_page};
 use super::vmcoreinfo::{linux_text, note};
-use super::{Defect, Kernel, NotePlace, tables};
+use super::{Defect, NotePlace, OwnList, tables};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// P2M entry flags and the invalid entry of asm/xen/page.h.
@@ -41,6 +41,11 @@ pub struct Guest {
     /// MFNs of the P2M leaf that each 512 PFNs have.
     pub leaves: Vec<u64>,
     pub grants: Vec<u64>,
+    /// One more than the last PFN below the memory far up.
+    pub dense: u64,
+    /// Entries of the P2M far up, and the MFNs of its leaves by their first PFN.
+    pub far: BTreeMap<u64, u64>,
+    pub far_leaves: BTreeMap<u64, u64>,
     /// Pages of struct pages, by the first PFN that each tells of.
     pub vmemmap: BTreeMap<u64, u64>,
     /// Processes' L4 tables, each with the one for user mode if it has one.
@@ -111,6 +116,9 @@ fn layout(w: &mut World) -> Guest {
         special: BTreeSet::new(),
         leaves: Vec::new(),
         grants: Vec::new(),
+        dense: 0,
+        far: BTreeMap::new(),
+        far_leaves: BTreeMap::new(),
         vmemmap: BTreeMap::new(),
         pgds: Vec::new(),
         unpinned: BTreeMap::new(),
@@ -124,7 +132,7 @@ fn layout(w: &mut World) -> Guest {
         }
         pfn += 1;
     }
-    w.t.max_pfn = pfn;
+    (w.t.max_pfn, g.dense) = (pfn, pfn);
     // A note that runs over two PFNs must not be readable as one run of machine memory.
     let split = match w.o.note_place {
         NotePlace::StaticArray => Some(KERNEL_PFN + 0x29),
@@ -156,6 +164,7 @@ fn layout(w: &mut World) -> Guest {
     w.t.ballooned = (BALLOON.0..BALLOON.1).filter(|p| g.p2m[*p as usize] == INVALID).collect();
     p2m_defects(w, &mut g);
     g.pool = g.pfns.keys().copied().filter(|&p| p >= BALLOON.1).collect();
+    super::far::layout(w, &mut g);
     for (&pfn, &mfn) in &g.pfns {
         w.m2p.insert(mfn, pfn);
     }
@@ -237,7 +246,7 @@ fn start_info(w: &mut World, g: &mut Guest) {
         g.w64(w, (pfn << 12) + 0x30, 0x30b);
         g.w64(w, (pfn << 12) + 0x58, w.o.page_offset + ((KERNEL_PFN + KERNEL_PAGES) << 12));
         g.w64(w, (pfn << 12) + 0x60, 0x15);
-        g.w64(w, (pfn << 12) + 0x68, P2M_VADDR);
+        g.w64(w, (pfn << 12) + 0x68, w.o.p2m_vaddr);
         g.write(w, (pfn << 12) + 0x80, b"console=hvc0 earlyprintk=xen loglevel=7");
     }
     let value = w.o.page_offset + (START_INFO << 12);
@@ -265,7 +274,7 @@ fn start_info(w: &mut World, g: &mut Guest) {
 
 /// Frame list list, lists and leaves: where they stand. Unused entries lead to a shared page of ~0.
 fn p2m_tree(w: &mut World, g: &mut Guest) {
-    let pages = w.t.max_pfn.div_ceil(512);
+    let pages = g.dense.div_ceil(512);
     assert!(pages <= 512);
     let missing_pfn = g.take(w);
     let mid_missing_pfn = g.take(w);
@@ -273,13 +282,26 @@ fn p2m_tree(w: &mut World, g: &mut Guest) {
     let top_pfn = g.take(w);
     let (missing, mid_missing) = (g.mfn(missing_pfn), g.mfn(mid_missing_pfn));
     w.mem.page_mut(missing).fill(0xff);
-    g.leaves = (0..pages)
-        .map(|_| {
-            let pfn = g.take(w);
-            w.t.p2m_pages.insert(pfn);
-            g.mfn(pfn)
-        })
-        .collect();
+    let mut leaves: Vec<u64> = (0..pages).map(|_| g.take(w)).collect();
+    w.t.p2m_pages.extend(&leaves);
+    if w.o.own_list == OwnList::XenLinux {
+        leaves.reverse();
+        assert!(leaves.windows(2).all(|two| two[0] + 1 == two[1]), "the array is in one piece");
+    }
+    g.leaves = leaves.iter().map(|pfn| g.mfn(*pfn)).collect();
+    let told_end = w.o.list_end(w.t.max_pfn);
+    let own = match w.o.own_list {
+        OwnList::None => None,
+        OwnList::Linear => Some(("xen_p2m_addr", w.o.p2m_vaddr, "xen_p2m_size", told_end)),
+        OwnList::XenLinux => {
+            Some(("phys_to_machine_mapping", w.o.page_offset + (leaves[0] << 12), "max_pfn", w.t.max_pfn))
+        }
+    };
+    if let Some((base, va, end, count)) = own {
+        for (name, value) in [(base, va), (end, w.o.told_own_end.unwrap_or(count))] {
+            g.image.put(g.image.va(name), &value.to_le_bytes());
+        }
+    }
     let (list, top) = (g.mfn(list_pfn), g.mfn(top_pfn));
     for i in 0..512 {
         w.mem.w64((mid_missing << 12) + i * 8, missing);
@@ -289,7 +311,8 @@ fn p2m_tree(w: &mut World, g: &mut Guest) {
         let entry = if i == 0 { list } else { tail(mid_missing) };
         w.mem.w64((top << 12) + i * 8, entry);
     }
-    let mut told = w.t.max_pfn;
+    super::far::leaves(w, g, top, missing);
+    let mut told = told_end;
     if w.o.shared_identity {
         let pfn = g.take(w);
         let shared = g.mfn(pfn);
@@ -303,8 +326,7 @@ fn p2m_tree(w: &mut World, g: &mut Guest) {
     }
     w.t.p2m_pages.extend([missing_pfn, mid_missing_pfn, list_pfn, top_pfn]);
     let swapper = g.mfn(KERNEL_PFN + SWAPPER);
-    let linear = w.o.linear_p2m.unwrap_or(w.o.kernel >= Kernel::V4_4);
-    (w.t.p2m_cr3, w.t.p2m_vaddr) = if linear { (swapper << 12, P2M_VADDR) } else { (0, 0) };
+    (w.t.p2m_cr3, w.t.p2m_vaddr) = if w.o.tells_list() { (swapper << 12, w.o.p2m_vaddr) } else { (0, 0) };
     let alien = w.domu_pages.first().map_or(0, |p| p[60]);
     w.t.frame_list_list = match w.o.defects.iter().find(|d| {
         matches!(
@@ -335,9 +357,13 @@ fn p2m_tree(w: &mut World, g: &mut Guest) {
     }
     let shared = w.domains[0].shared_info << 12;
     w.mem.w64(shared + 0xc00, 0x6b02_fded_0000_000c);
-    for (off, value) in
-        [(0xc10, told), (0xc18, w.t.frame_list_list), (0xc28, w.t.p2m_cr3), (0xc30, w.t.p2m_vaddr), (0xc38, 0)]
-    {
+    for (off, value) in [
+        (0xc10, told),
+        (0xc18, w.t.frame_list_list),
+        (0xc28, w.t.p2m_cr3),
+        (0xc30, w.o.told_vaddr.unwrap_or(w.t.p2m_vaddr)),
+        (0xc38, w.o.p2m_generation),
+    ] {
         w.mem.w64(shared + off, value);
     }
     for i in 0..w.o.dom0_vcpus as u64 {
@@ -350,7 +376,9 @@ fn write_p2m(w: &mut World, g: &Guest) {
     for (i, &leaf) in g.leaves.iter().enumerate() {
         for k in 0..512 {
             let pfn = i as u64 * 512 + k;
-            let entry = g.p2m.get(pfn as usize).copied().unwrap_or(IDENTITY | pfn);
+            // XenLinux's array ends there.
+            let behind = if w.o.own_list == OwnList::XenLinux { 0 } else { IDENTITY | pfn };
+            let entry = g.p2m.get(pfn as usize).copied().unwrap_or(behind);
             w.mem.w64((leaf << 12) + k * 8, entry);
         }
     }

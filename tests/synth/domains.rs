@@ -100,11 +100,28 @@ pub fn fill_domus(w: &mut World) {
         ] {
             w.mem.w64(shared + off, v);
         }
+        if let Some(va) = w.o.domu_list.filter(|_| d == 1) {
+            domu_list(w, &pages, shared, va);
+        }
         w.domains[d].tot_pages = w.o.domu_pages as u32;
         if let Some(hap) = w.o.hap.filter(|_| d == 1) {
             super::hap::fill(w, d, hap);
         }
     }
+}
+
+/// Maps a list of one page through the domU's tables, which are its last pages, L4 first.
+fn domu_list(w: &mut World, pages: &[u64], shared: u64, va: u64) {
+    let leaf = pages[30];
+    w.mem.page_mut(leaf).fill(0xff);
+    (0..).zip(pages).for_each(|(pfn, mfn)| w.mem.w64((leaf << 12) + pfn * 8, *mfn));
+    let mut to = leaf;
+    for (table, shift) in pages.iter().rev().zip([12, 21, 30, 39]) {
+        w.mem.w64((table << 12) + (va >> shift & 511) * 8, to << 12 | 0x67);
+        to = *table;
+    }
+    w.mem.w64(shared + 0xc10, 512);
+    w.mem.w64(shared + 0xc30, va);
 }
 
 /// struct domain and struct vcpu as far as any reader knows them.

@@ -209,6 +209,12 @@ pub fn fill(w: &mut World, d: usize, hap: Hap) {
         for (off, value) in [(0x10, 0x1_0000), (0x20, root), (0x30, va), (0x90, u64::from(used) << 20)] {
             t.w.mem.w64(base + off, value);
         }
+        // A PV domain has one too, without a root, and the allocator puts the two side by side.
+        if used {
+            let (pv, pv_va) = (t.w.domains[0].mfn, t.w.directmap(t.w.domains[0].mfn));
+            t.w.mem.w64((pv << 12) + at, object_va - 0x200);
+            t.w.mem.w64(base - 0x200 + 0x30, pv_va);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::generation::{Gen, Hugetlb};
 use super::kallsyms::{self, Symbol};
 use super::mem::Rng;
-use super::{Kernel, Machine, NotePlace};
+use super::{Kernel, Machine, NotePlace, OwnList};
 use std::fmt::Write;
 
 /// __START_KERNEL_map; a PV kernel is never relocated, so phys_base is 0.
@@ -50,6 +50,10 @@ const PLACES: &[(&str, char, u64)] = &[
     ("xen_start_info_decoy", 'b', 0x212b0),
     ("xen_start_info", 'B', 0x212c0),
     ("xen_start_info_copy", 'b', 0x21740),
+    ("xen_p2m_addr", 'B', 0x21760),
+    ("xen_p2m_size", 'B', 0x21768),
+    ("phys_to_machine_mapping", 'B', 0x21770),
+    ("max_pfn", 'B', 0x21778),
     ("mem_section", 'B', 0x21800),
     ("vmcoreinfo_data", 'B', 0x28090),
     ("vmcoreinfo_note", 'B', 0x280a0),
@@ -82,6 +86,8 @@ impl KernelImage {
             log: Vec::new(),
         };
         image.release = match o.kernel {
+            // The last that SLES 11 had.
+            _ if o.own_list == OwnList::XenLinux => "3.0.101-108-xen-synth",
             Kernel::V3_10 => "3.10.0-1160.el7.synth",
             Kernel::V3_12 => "3.12.9-synth",
             Kernel::V3_18 => "3.18.140-synth",
@@ -105,7 +111,9 @@ impl KernelImage {
         for &(name, kind, off) in PLACES {
             let old = o.kernel <= Kernel::V4_19;
             let there = match name {
-                "pv_init_ops" | "xen_patch" => old,
+                "pv_init_ops" | "xen_patch" => old && o.own_list != OwnList::XenLinux,
+                "xen_p2m_addr" | "xen_p2m_size" => o.own_list == OwnList::Linear,
+                "phys_to_machine_mapping" | "max_pfn" => o.own_list == OwnList::XenLinux,
                 "mem_section" if generation.static_sections() => false,
                 "free_huge_page" => generation.hugetlb == Hugetlb::Address,
                 "xen_start_info_copy" => o.ambiguous_start_info,

@@ -8,6 +8,7 @@ pub mod build;
 pub mod dom0;
 pub mod domains;
 pub mod elf;
+pub mod far;
 pub mod generation;
 pub mod hap;
 pub mod kallsyms;
@@ -27,6 +28,7 @@ pub mod vmcoreinfo;
 pub mod xen;
 
 pub use elf::ElfOptions;
+pub use far::Unmapped;
 pub use layout::{Pdx, Xen, XenLayout};
 pub use log::LogRing;
 pub use mem::{PAGE, Page};
@@ -104,6 +106,18 @@ pub enum NotePlace {
     StaticArray,
     /// Not there at all.
     None,
+}
+
+/// The kernel's own word for where its P2M is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OwnList {
+    /// No such symbols.
+    None,
+    /// xen_p2m_addr and xen_p2m_size (Linux 3.19 on): the linear list.
+    Linear,
+    /// XenLinux: phys_to_machine_mapping and max_pfn, an array in the direct map whose pages are the tree's leaves.
+    /// Neither a linear list nor paravirt_ops, and zeros where the tree has nothing.
+    XenLinux,
 }
 
 /// Things that are wrong in the machine.
@@ -188,6 +202,21 @@ pub struct Machine {
     pub classic_p2m: bool,
     /// p2m_cr3 and p2m_vaddr in the shared info (None: by kernel).
     pub linear_p2m: Option<bool>,
+    /// Further memory of dom0's, first PFN and number, ascending: for the linear list.
+    pub far: Vec<(u64, u64)>,
+    /// Where the linear list is, and what the shared info says of that.
+    pub p2m_vaddr: u64,
+    pub told_vaddr: Option<u64>,
+    /// Odd: dom0 was changing the list's mapping.
+    pub p2m_generation: u64,
+    /// Entries that lead to the linear list and are not there.
+    pub unmapped: Vec<far::Unmapped>,
+    /// The kernel's own variables for the P2M: none, those of its time, or XenLinux's.
+    pub own_list: OwnList,
+    /// The number of entries that they tell, where it is not the right one.
+    pub told_own_end: Option<u64>,
+    /// Domain 1's linear list is mapped here, in one page; otherwise nowhere.
+    pub domu_list: Option<u64>,
     /// Another word in the kernel image equals xen_start_info's value.
     pub ambiguous_start_info: bool,
     /// A process whose page tables are not pinned yet: MFNs in pages of type writable.
@@ -257,6 +286,14 @@ impl Default for Machine {
             uts_offset: 0,
             classic_p2m: false,
             linear_p2m: None,
+            far: Vec::new(),
+            p2m_vaddr: dom0::P2M_VADDR,
+            told_vaddr: None,
+            p2m_generation: 0,
+            unmapped: Vec::new(),
+            own_list: OwnList::None,
+            told_own_end: None,
+            domu_list: None,
             ambiguous_start_info: false,
             unpinned_mm: false,
             mem_map: false,
@@ -290,6 +327,8 @@ setters! {
     layout: XenLayout, ram_mib: u64, leaves: Leaves, high: Vec<u64>, pdx: Pdx, pcpus: usize, dom0_pages: u64,
     dom0_vcpus: usize, domus: usize, domu_pages: u64, zero_percent: u64, note_place: NotePlace,
     kallsyms: Option<KallsymsBase>, kallsyms_fillers: usize, page_offset: u64, uts_offset: u64,
+    far: Vec<(u64, u64)>, p2m_vaddr: u64, told_vaddr: Option<u64>, p2m_generation: u64,
+    unmapped: Vec<far::Unmapped>, own_list: OwnList, told_own_end: Option<u64>, domu_list: Option<u64>,
     classic_p2m: bool, linear_p2m: Option<bool>, ambiguous_start_info: bool, unpinned_mm: bool,
     hap: Option<hap::Hap>, running: Vec<(usize, usize, usize)>, lazy_idle: bool, in_guest: Vec<usize>, hidden_kallsyms: bool,
     mem_map: bool, mem_map_absent: bool, mem_section_by_address: bool, section_bits: u64,
@@ -325,6 +364,11 @@ impl Machine {
         self.page_offset = if kernel < Kernel::V4_19 { 0xffff_8800_0000_0000 } else { 0xffff_8880_0000_0000 };
         self.uts_offset = if kernel >= Kernel::V6_1 { 0 } else { 4 };
         self
+    }
+
+    /// A XenLinux kernel (2.6.18-xen to SLES 11's 3.0).
+    pub fn xenlinux(self) -> Self {
+        self.kernel(Kernel::V3_12).classic_p2m(true).own_list(OwnList::XenLinux)
     }
 
     pub fn defect(mut self, defect: Defect) -> Self {

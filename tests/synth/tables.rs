@@ -1,7 +1,8 @@
 //! Dom0's page tables: Linux's own layout, machine frame numbers in every entry.
 
 use super::build::{RESERVED, World};
-use super::dom0::{BALLOON, Guest, P2M_VADDR, STALE_TABLE};
+use super::dom0::{BALLOON, Guest, STALE_TABLE};
+use super::far;
 use super::kernel::{
     KERNEL_MAP, KERNEL_PAGES, KERNEL_PFN, KernelImage, LEVEL1_FIXMAP, LEVEL2_FIXMAP, LEVEL2_KERNEL, LEVEL3_KERNEL,
     SWAPPER,
@@ -22,8 +23,13 @@ const USER: u64 = 0x40_0000;
 /// Maps one page in the tree under the L4 `root`; new tables come from dom0's RAM. Answers where the
 /// entry stands: PFN of the L1, index.
 pub fn put(w: &mut World, g: &mut Guest, root: u64, va: u64, entry: u64) -> (u64, usize) {
+    put_at(w, g, root, 1, va, entry)
+}
+
+/// The same in a table of level `last`.
+pub fn put_at(w: &mut World, g: &mut Guest, root: u64, last: u64, va: u64, entry: u64) -> (u64, usize) {
     let mut table = root;
-    for level in (2..=4).rev() {
+    for level in (last + 1..=4).rev() {
         let index = va >> (12 + 9 * (level - 1)) & 511;
         let at = (g.mfn(table) << 12) + index * 8;
         let old = w.mem.r64(at);
@@ -37,7 +43,7 @@ pub fn put(w: &mut World, g: &mut Guest, root: u64, va: u64, entry: u64) -> (u64
             new
         };
     }
-    let index = va >> 12 & 511;
+    let index = va >> (12 + 9 * (last - 1)) & 511;
     w.mem.w64((g.mfn(table) << 12) + index * 8, entry);
     (table, index as usize)
 }
@@ -72,8 +78,10 @@ pub fn fill(w: &mut World, g: &mut Guest) {
     write_image(w, g);
     devices(w, g, root);
     linear_list(w, g, root);
+    far::list(w, g, root);
+    far::direct_map(w, g, root);
     // Tables of the direct map first: its entries' flags depend on which pages are tables.
-    for pfn in (0..w.t.max_pfn).step_by(512) {
+    for pfn in (0..g.dense).step_by(512) {
         put(w, g, root, w.o.page_offset + (pfn << 12), 0);
     }
     stale(w, g);
@@ -135,9 +143,9 @@ fn devices(w: &mut World, g: &mut Guest, root: u64) {
 
 /// xen_p2m_addr: the leaves again, by virtual address (Linux 3.19 on).
 fn linear_list(w: &mut World, g: &mut Guest, root: u64) {
-    if w.t.p2m_vaddr != 0 {
+    if w.o.has_list() {
         for (i, leaf) in g.leaves.clone().into_iter().enumerate() {
-            put(w, g, root, P2M_VADDR + i as u64 * 4096, leaf << 12 | NX | GUEST_KERNEL | 0x63);
+            put(w, g, root, w.o.p2m_vaddr + i as u64 * 4096, leaf << 12 | NX | GUEST_KERNEL | 0x63);
         }
     }
 }
@@ -145,7 +153,7 @@ fn linear_list(w: &mut World, g: &mut Guest, root: u64) {
 /// Kernel direct map: read-only for tables, other domains' frames at the PFNs of grant mappings, nothing
 /// where memory was ballooned out.
 fn direct_map(w: &mut World, g: &mut Guest, root: u64) {
-    for pfn in 0..w.t.max_pfn {
+    for pfn in 0..g.dense {
         let va = w.o.page_offset + (pfn << 12);
         let (mfn, flags) = match (g.pfns.get(&pfn), w.t.foreign.get(&pfn)) {
             (Some(&mfn), _) if w.tables.contains_key(&mfn) => (mfn, NX | GUEST_KERNEL | 0x25),

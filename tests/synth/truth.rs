@@ -142,6 +142,8 @@ pub struct Truth {
     pub p2m_cr3: u64,
     pub p2m_vaddr: u64,
     pub p2m_pages: BTreeSet<u64>,
+    /// MFNs of the pages of ~0 that stand in many places of the linear list.
+    pub shared_leaves: Vec<u64>,
     pub vcpus: Vec<VcpuTruth>,
     /// The physical CPU that no NMI stopped.
     pub crashed_cpu: Option<usize>,

@@ -1,7 +1,7 @@
 //! Checks entries, and joins them to runs.
 
 use super::source::{FOREIGN, IDENTITY, INVALID, Part, Source};
-use super::{P2m, Run};
+use super::{P2m, Run, bound};
 use crate::units::{MAX_FRAME, Mfn, Pfn};
 use crate::xen::frame_table::{Cursor, Entry};
 use crate::xen::m2p::M2p;
@@ -10,10 +10,6 @@ use crate::xen::{Domain, Host};
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// PFNs that are believed on a machine of any size: 4 GiB of them.
-const LEAST_BOUND: u64 = 1 << 20;
-/// And on none, whatever it says of itself: 32 TiB of them. Xen supports 16 TiB.
-const MOST_BOUND: u64 = 1 << 33;
 /// Stretches that a source lacked and another is asked for, at most; what is beyond stays missing.
 const MOST_GAPS: usize = 1 << 20;
 /// Frames that a balloon driver maps in many places, one per vCPU (Linux 3.12 to 3.18: balloon scratch pages).
@@ -27,8 +23,7 @@ pub(super) struct Builder<'h> {
     /// PFN and type_info of pages that may be tables; which they are is decided when the layout is known.
     typed: Vec<(Pfn, PageInfo)>,
     votes: [u64; 2],
-    /// No domain has PFNs from here on: what it has is laid out as the machine is, with what stood in its holes moved behind
-    /// it. Readers' bitmaps are as long as the highest PFN says.
+    /// No domain has PFNs from here on. Readers' bitmaps are as long as the highest PFN says.
     bound: u64,
     /// What could not be read: first PFN and number.
     gaps: Vec<(u64, u64)>,
@@ -48,7 +43,7 @@ pub(super) struct Builder<'h> {
 impl<'h> Builder<'h> {
     /// `told` is the number of entries that the domain told Xen.
     pub(super) fn new(host: &'h Host<'h>, domain: &'h Domain, source: &'static str, told: u64) -> Self {
-        let bound = host.frames.max_page().max(LEAST_BOUND).saturating_mul(2).min(MOST_BOUND);
+        let bound = bound(host);
         let mut out = P2m { told_end: Pfn(told.min(bound)), ..P2m::default() };
         out.check.source = source;
         Self {

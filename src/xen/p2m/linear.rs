@@ -3,6 +3,7 @@
 //!
 //! It is walked table by table, so that what is mapped to the kernel's shared pages of holes costs nothing.
 
+use super::bound;
 use super::source::{FAN, Part, Source, Visits, is_empty};
 use crate::bytes::words;
 use crate::units::{Mfn, PAGE_SHIFT, VirtAddr};
@@ -11,10 +12,11 @@ use crate::xen::{Domain, Host};
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// No P2M has more entries: x86_64 addresses 52 bits.
-const MOST_ENTRIES: u64 = 1 << 40;
-/// Addresses of an entry's size.
+/// Bytes of an entry.
 const ENTRY: u64 = 8;
+/// Bytes of either half of the address space. Within both, addresses are distinct below twice that: the bits above are
+/// signs, and no part of a table's index.
+const HALF: u64 = 1 << 47;
 
 /// The list.
 #[derive(Debug)]
@@ -28,8 +30,8 @@ pub struct Linear<'h> {
 }
 
 impl<'h> Linear<'h> {
-    /// The list at `base` in the address space below `root`, which must be a page of the domain's, with `max_pfn` entries.
-    /// `None` if it cannot be one.
+    /// The list at `base` in the address space below `root`, which must be a page of the domain's, with `max_pfn` entries,
+    /// or as many as a domain of this machine can have. `None` if it cannot be one.
     pub fn open(
         host: &'h Host<'h>,
         domain: &'h Domain,
@@ -40,11 +42,16 @@ impl<'h> Linear<'h> {
         let owned = host.frames.get(root).is_none_or(|info| domain.owns(host, &info));
         let space = AddressSpace::new(host.memory(), root);
         let aligned = base.0.is_multiple_of(1 << PAGE_SHIFT) && base.is_canonical();
-        let end = max_pfn.min(MOST_ENTRIES);
+        let end = max_pfn.min(bound(host));
         let list = Self { host, domain, space, base, end, name };
-        // Where the array wraps around the end of the address space it is none.
-        let fits = base.checked_add(end * ENTRY).is_some() && !space.entries(root).is_empty();
+        // It may end with the address space, but not run past it.
+        let fits = end * ENTRY <= HALF - list.start() % HALF && !space.entries(root).is_empty();
         (owned && aligned && fits && root.0 != 0).then_some(list)
+    }
+
+    /// Its address without the sign.
+    fn start(&self) -> u64 {
+        self.base.0 % (2 * HALF)
     }
 
     fn page(&self, cursor: &mut crate::xen::frame_table::Cursor<'_>, mfn: Mfn) -> Option<Vec<u64>> {
@@ -61,7 +68,7 @@ struct Walk<'w, 'h> {
     cursor: crate::xen::frame_table::Cursor<'h>,
     visits: Visits,
     empty: HashSet<u64>,
-    /// Addresses that are asked for, from the first to before the last.
+    /// Addresses that are asked for, without their sign, and the first behind them.
     from: u64,
     to: u64,
 }
@@ -70,9 +77,10 @@ impl Walk<'_, '_> {
     /// Walks a table of `level` that maps addresses from `base` on; says whether it leads to nothing but holes.
     fn table(&mut self, mfn: Mfn, level: u32, base: u64, each: &mut dyn FnMut(Part<'_>)) -> bool {
         let shift = PAGE_SHIFT + 9 * (level - 1);
-        let pfn = |va: u64| (va - self.list.base.0) / ENTRY;
+        let first = self.list.start();
+        let pfn = |at: u64| (at - first) / ENTRY;
         let Some(entries) = self.list.page(&mut self.cursor, mfn) else {
-            let (from, to) = (base.max(self.from), base.saturating_add(FAN << shift).min(self.to));
+            let (from, to) = (base.max(self.from), (base + (FAN << shift)).min(self.to));
             if from < to {
                 each(Part::Unreadable(pfn(from), (to - from) / ENTRY));
             }
@@ -82,7 +90,7 @@ impl Walk<'_, '_> {
         // The tables are the kernel's, and known as such; only the leaves of the list are its own.
         for (i, entry) in (0..).zip(entries) {
             let start = base + (i << shift);
-            let (from, to) = (start.max(self.from), start.saturating_add(1 << shift).min(self.to));
+            let (from, to) = (start.max(self.from), (start + (1 << shift)).min(self.to));
             if from >= to {
                 continue;
             }
@@ -109,7 +117,7 @@ impl Walk<'_, '_> {
                 continue;
             }
             if level > 1 {
-                let whole = (from, to) == (start, start.saturating_add(1 << shift));
+                let whole = (from, to) == (start, start + (1 << shift));
                 if self.table(below, level - 1, start, each) && whole {
                     self.empty.insert(below.0);
                 } else {
@@ -155,16 +163,14 @@ impl Source for Linear<'_> {
             cursor: self.host.frames.cursor(),
             visits: Visits::default(),
             empty: HashSet::new(),
-            from: self.base.0 + first * ENTRY,
-            to: self.base.0 + last * ENTRY,
+            from: self.start() + first * ENTRY,
+            to: self.start() + last * ENTRY,
         };
-        // Tables are walked by the upper or lower half that the list is in: the sign bits are not part of an index.
-        let half = self.base.0 & !((1 << 48) - 1);
-        walk.table(self.space.root(), 4, half, each);
+        walk.table(self.space.root(), 4, 0, each);
     }
 
     fn lookup(&self, pfn: u64) -> Option<u64> {
-        let va = self.base.checked_add(pfn.checked_mul(ENTRY)?).filter(|_| pfn < self.end)?;
+        let va = (pfn < self.end).then(|| VirtAddr(self.base.0 + pfn * ENTRY))?;
         self.space.read_u64("the P2M", va).ok()
     }
 }

@@ -36,6 +36,17 @@ const LINEAR: &str = "linear list";
 /// Pages by which an estimate may be wrong, besides an eighth of it.
 const MARGIN: u64 = 1 << 16;
 
+/// PFNs that are believed on a machine of any size: 4 GiB of them.
+const LEAST_BOUND: u64 = 1 << 20;
+/// And on none, whatever it says of itself: 32 TiB of them. Xen supports 16 TiB.
+const MOST_BOUND: u64 = 1 << 33;
+
+/// No domain has PFNs from here on, whatever it tells: what it has is laid out as the machine is, with what stood in its
+/// holes moved behind it.
+fn bound(host: &Host<'_>) -> u64 {
+    host.frames.max_page().max(LEAST_BOUND).saturating_mul(2).min(MOST_BOUND)
+}
+
 /// A run of PFNs whose MFNs run along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {

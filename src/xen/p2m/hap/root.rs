@@ -2,13 +2,15 @@
 //!
 //! struct domain points to a struct p2m_domain (`arch.p2m`; Xen: asm/p2m.h) that points back and holds the root's MFN as
 //! `phys_table`; before Xen 4.1 struct domain held it itself. Nested and alternative views have the same shape, so the
-//! root under which the M2P confirms most is taken.
+//! root under which the M2P confirms most is taken. A PV domain has a struct p2m_domain too, without a root; where that of
+//! another domain stands behind it, only the owner of the pages tells whose the root is.
 
 use super::entry::{Item, Kind, Types, item};
 use crate::bytes::words;
 use crate::units::{Mfn, PAGE_BYTES, Pfn, VirtAddr};
 use crate::xen::Hypervisor;
 use crate::xen::m2p::M2p;
+use crate::xen::page_info::PageInfo;
 use crate::xen::paging::{PSE, frame};
 
 /// Bytes of a struct p2m_domain that are looked at; the root comes early, behind a lock.
@@ -30,12 +32,13 @@ pub struct Root {
 
 /// Finds the root for the struct domain at `va`, with these bytes. `None` for a PV domain, which has no tables.
 pub fn find(xen: &Hypervisor<'_>, va: VirtAddr, bytes: &[u8]) -> Option<Root> {
+    let owner = xen.owner_code(va)?;
     let mut best: Option<(u32, Root)> = None;
     let mut seen = std::collections::BTreeSet::new();
     let mut look = |object: &[u8]| {
         for mfn in words(object).map(Mfn).filter(|m| (1..xen.frames.max_page()).contains(&m.0)) {
             if seen.insert(mfn)
-                && let Some((confirmed, root)) = probe(xen, mfn)
+                && let Some((confirmed, root)) = probe(xen, mfn, owner)
                 && best.is_none_or(|b| confirmed > b.0)
             {
                 best = Some((confirmed, root));
@@ -78,11 +81,11 @@ fn kind(xen: &Hypervisor<'_>, entries: &[u64]) -> Option<Kind> {
     entries.iter().all(fits).then_some(kind)
 }
 
-/// Tries a frame as root: how many leaves the M2P confirms.
-fn probe(xen: &Hypervisor<'_>, mfn: Mfn) -> Option<(u32, Root)> {
+/// Tries a frame as root: how many leaves lead to the owner's pages, as the M2P confirms.
+fn probe(xen: &Hypervisor<'_>, mfn: Mfn, owner: u64) -> Option<(u32, Root)> {
     let entries: Vec<u64> = words(&xen.memory().page(mfn).ok()?).collect();
     let kind = kind(xen, &entries).filter(|_| may_be_table(xen, mfn))?;
-    let mut probe = Probe { xen, kind, m2p: M2p::new(xen.space), tables: 0, leaves: 0, votes: [0; 3] };
+    let mut probe = Probe { xen, kind, owner, m2p: M2p::new(xen.space), tables: 0, leaves: 0, votes: [0; 3] };
     probe.table(mfn, 4, 0);
     let (at, votes) = probe.votes.iter().enumerate().rev().max_by_key(|v| *v.1)?;
     let types = *Types::ALL.get(at)?;
@@ -92,6 +95,8 @@ fn probe(xen: &Hypervisor<'_>, mfn: Mfn) -> Option<(u32, Root)> {
 struct Probe<'x> {
     xen: &'x Hypervisor<'x>,
     kind: Kind,
+    /// What stands in `_domain` of the domain's pages.
+    owner: u64,
     m2p: M2p<'x>,
     tables: u32,
     leaves: u32,
@@ -100,6 +105,12 @@ struct Probe<'x> {
 }
 
 impl Probe<'_> {
+    /// Whether a frame is the domain's. True if nothing is known of it.
+    fn ours(&self, mfn: Mfn) -> bool {
+        let stranger = |info: PageInfo| info.has_owner(self.xen.state_bits) && info.owner != self.owner;
+        !self.xen.frames.get(mfn).is_some_and(stranger)
+    }
+
     fn table(&mut self, mfn: Mfn, level: u32, base: u64) {
         let Ok(page) = self.xen.memory().page(mfn) else { return };
         let entries: Vec<u64> = words(&page).collect();
@@ -121,8 +132,9 @@ impl Probe<'_> {
             let Some(types) = self.kind.proves(entry) else { continue };
             if let Item::Leaf(mfn, _) = item(self.kind, types, level, entry) {
                 self.leaves += 1;
+                let confirmed = self.m2p.get(mfn) == Some(Pfn(gfn)) && self.ours(mfn);
                 let vote = Types::ALL.iter().zip(&mut self.votes).find(|v| *v.0 == types);
-                if let Some((_, votes)) = vote.filter(|_| self.m2p.get(mfn) == Some(Pfn(gfn))) {
+                if let Some((_, votes)) = vote.filter(|_| confirmed) {
                     *votes += 1;
                 }
             }
