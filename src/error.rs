@@ -45,7 +45,7 @@ pub enum Error {
     Usage(String),
     /// The file is of no format that is known.
     #[error(
-        "not an ELF file, nor kdump-compressed or flattened: it begins with {magic}; a full Xen vmcore as kdump or makedumpfile saves it is needed"
+        "neither ELF, nor kdump-compressed, nor flattened: it begins with {magic}; a dump as kdump, makedumpfile, QEMU or xl dump-core writes it is needed"
     )]
     NotElf {
         /// The first bytes in hex.

@@ -190,8 +190,8 @@ fn bad_input_says_what_it_is() {
     };
     let out = f.path("out");
     let of = |change: fn(&mut synth::ElfOptions)| Machine::new().with_elf(change).build().bytes;
-    fails(1, "not an ELF file", &[&write("empty", b""), &out]);
-    fails(1, "not an ELF file", &[&write("text", b"hello\n"), &out]);
+    fails(1, "neither ELF, nor", &[&write("empty", b""), &out]);
+    fails(1, "neither ELF, nor", &[&write("text", b"hello\n"), &out]);
     fails(1, "zstd stream", &[&write("bad.zst", b"\x28\xb5\x2f\xfdrubbish"), &out]);
     let root = Machine::new().build().truth.pgd_l4_mfn;
     let plain = Machine::new().with_elf(|e| {

@@ -77,7 +77,7 @@ impl ReadAt for Counted<'_> {
 fn read(name: &str, dump: &Dump) -> (String, BTreeMap<u64, u64>) {
     let counted = Counted { bytes: &dump.bytes, pages: Mutex::default() };
     let mut core = Vmcore::parse(&counted).unwrap();
-    let mem = MachineMemory::new(&counted, core.take_segments(counted.len()));
+    let mem = MachineMemory::new(&counted, core.take_segments());
     let host = Host::open(&mem, &core).unwrap();
     counted.pages.lock().unwrap().clear();
     let p2m = own_list::read_alone(&host, host.hardware_domain().unwrap()).unwrap();
@@ -85,7 +85,8 @@ fn read(name: &str, dump: &Dump) -> (String, BTreeMap<u64, u64>) {
     let found: BTreeMap<u64, u64> = runs.collect();
     assert!(found == dump.truth.dom0, "{name}: {}", p2m.check);
     let words = p2m.check.to_string();
-    (words, counted.pages.into_inner().unwrap())
+    let pages = counted.pages.lock().unwrap().clone();
+    (words, pages)
 }
 
 /// The source, and that all of it came from there.
@@ -202,9 +203,9 @@ fn shared_pages_of_holes_are_not_read_again() {
         let (_, reads) = read("shared pages", &dump);
         let place = |mfn: u64| {
             let mut core = Vmcore::parse(&dump.bytes).unwrap();
-            let mem = MachineMemory::new(&dump.bytes, core.take_segments(dump.bytes.len() as u64));
-            match mem.segments().find(xdump_cut::units::MachineAddr(mfn << 12)).0 {
-                xdump_cut::source::segments::Place::File(at) => at.0 / 4096,
+            let mem = MachineMemory::new(&dump.bytes, core.take_segments());
+            match mem.map().find(xdump_cut::units::MachineAddr(mfn << 12)).0 {
+                xdump_cut::source::container::Place::File(at) => at.0 / 4096,
                 other => panic!("{other:?}"),
             }
         };
@@ -250,7 +251,7 @@ fn the_number_of_entries_is_not_believed() {
     }
     let dump = far(GIB_600).build();
     let mut core = Vmcore::parse(&dump.bytes).unwrap();
-    let mem = MachineMemory::new(&dump.bytes, core.take_segments(dump.bytes.len() as u64));
+    let mem = MachineMemory::new(&dump.bytes, core.take_segments());
     let host = Host::open(&mem, &core).unwrap();
     let place = (Mfn(dump.truth.p2m_cr3 >> 12), VirtAddr(dump.truth.page_offset));
     let list = Linear::open(&host, host.hardware_domain().unwrap(), place, 1 << 40, "a list").unwrap();

@@ -47,8 +47,8 @@ pub enum Command {
 /// How to cut.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Cut {
-    /// The full Xen dump: ELF or kdump-compressed, flattened or not, within zstd, gzip, xz, lz4 or bzip2 or not; a file, a block
-    /// device, or - for standard input.
+    /// The dump: ELF or kdump-compressed, flattened or not, or a file of xl dump-core; within zstd, gzip, xz, lz4 or bzip2 or
+    /// not; a file, a block device, or - for standard input.
     #[arg(required = true)]
     pub vmcore: Option<PathBuf>,
     /// The file to write, or with --all-domains the folder. A file is written as OUT.incomplete, synced and renamed.
@@ -146,7 +146,7 @@ pub struct Cut {
 /// What to tell of.
 #[derive(Debug, clap::Args)]
 pub struct InfoArgs {
-    /// The full Xen dump, in any form that can be cut; - is standard input.
+    /// The dump, in any form that can be cut; - is standard input.
     #[arg(required_unless_present = "map")]
     pub vmcore: Option<PathBuf>,
     /// With --split: the further parts.
@@ -180,7 +180,7 @@ pub struct InfoArgs {
 /// Which log to print.
 #[derive(Debug, clap::Args)]
 pub struct LogArgs {
-    /// The full Xen dump, in any form that can be cut; - is standard input.
+    /// The dump, in any form that can be cut; - is standard input.
     pub vmcore: PathBuf,
     /// With --split: the further parts.
     #[arg(hide = true, requires = "split")]

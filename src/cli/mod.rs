@@ -18,6 +18,7 @@ use crate::sink::Output;
 use crate::source::{self, OpenOptions, ReadAt};
 use crate::vmcoreinfo::Vmcoreinfo;
 use crate::xen::XenSyms;
+use crate::xen::alone::UNKNOWN_ID;
 use args::{Args, Command, Cut, InfoArgs, LogArgs, OutputFormat, OutputLayout, ReportFormat};
 use clap::Parser;
 use exit::Exit;
@@ -111,7 +112,9 @@ fn cut_all(args: &Cut, options: &Options, source: &dyn ReadAt, progress: &dyn Di
     let output = |id: u16, name: Option<&str>| {
         let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
         let name: String = name.map(|n| format!("-{n}").chars().map(plain).collect()).unwrap_or_default();
-        let path = folder.join(format!("dom{id}{name}.{suffix}"));
+        // The one domain of xl dump-core has no number.
+        let number = if id == UNKNOWN_ID { String::new() } else { id.to_string() };
+        let path = folder.join(format!("dom{number}{name}.{suffix}"));
         args.inputs().into_iter().try_for_each(|part| Output::spare(&path, part))?;
         Output::create(&path, args.force, vmcore)
     };

@@ -47,7 +47,9 @@ impl Vmcore {
         source.read_exact_at(FileOffset(0), &mut ehdr).map_err(|e| Error::read("the ELF header", e))?;
         if !ehdr.starts_with(ELFMAG) {
             let magic = ehdr.iter().take(8).map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ");
-            return Err(Error::NotElf { magic: if magic.is_empty() { "nothing".into() } else { magic } });
+            return Err(Error::NotElf {
+                magic: if magic.is_empty() { "nothing: the file is empty".into() } else { magic },
+            });
         }
         let wrong = |what, value: String| Err(Error::WrongElf { what, value });
         match ehdr.get(EI_CLASS) {

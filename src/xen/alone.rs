@@ -5,7 +5,7 @@ use super::context::Context;
 use super::domain::Domain;
 use super::frame_table::FrameTable;
 use super::hypervisor::Hypervisor;
-use super::notes::{CrashInfo, Origin, Parts, XenNotes};
+use super::notes::{CrashInfo, Fnv, Origin, Parts, XenNotes};
 use super::p2m::Run;
 use super::page_info::StateBits;
 use super::paging::AddressSpace;
@@ -44,9 +44,13 @@ pub(super) fn open<'a>(mem: &'a MachineMemory<'a>, core: &Vmcore, dump: &DumpCor
     let shared_info = shared_info.and_then(|s| SharedInfo::parse(s.mfn.unwrap_or(Mfn(MAX_FRAME)), &s.page));
     let mut warnings = core.oddities.clone();
     if dump.gone > 0 {
-        warnings.push(format!("{} pages went away while the file was written", dump.gone));
+        // Such as the video memory of a translated domain, and what went away while the file was written.
+        warnings.push(format!("{} pages that the domain owned have an empty place in the file", dump.gone));
     }
     let parts = Parts::collect(core);
+    // Notes tell of the host only.
+    let mut identity = Fnv(parts.identity);
+    identity.bytes(dump.contexts.iter().copied());
     let crash = CrashInfo { major: dump.xen.major, minor: dump.xen.minor, ..CrashInfo::default() };
     let notes = XenNotes {
         crash,
@@ -54,7 +58,7 @@ pub(super) fn open<'a>(mem: &'a MachineMemory<'a>, core: &Vmcore, dump: &DumpCor
         info: Vmcoreinfo::default(),
         linux: parts.linux,
         list: parts.list,
-        identity: parts.identity,
+        identity: identity.0,
         origin: Origin::DumpCore,
     };
     let hypervisor = Hypervisor {

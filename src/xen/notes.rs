@@ -234,7 +234,7 @@ impl CrashInfo {
 }
 
 /// FNV-1a, 64 bits: names a dump, guards nothing.
-struct Fnv(u64);
+pub(super) struct Fnv(pub(super) u64);
 
 impl Default for Fnv {
     fn default() -> Self {
@@ -246,6 +246,10 @@ impl Fnv {
     fn note(&mut self, note: &Note<'_>) {
         let bytes =
             note.name.iter().chain(&[0]).copied().chain(note.kind.to_le_bytes()).chain(note.desc.iter().copied());
+        self.bytes(bytes);
+    }
+
+    pub(super) fn bytes(&mut self, bytes: impl Iterator<Item = u8>) {
         for b in bytes {
             self.0 = (self.0 ^ u64::from(b)).wrapping_mul(0x100_0000_01b3);
         }

@@ -85,6 +85,9 @@ pub struct Vcpu {
     pub(super) bytes: Vec<u8>,
 }
 
+/// The I/O privilege level in rflags.
+const IOPL: u64 = 3 << 12;
+
 impl Vcpu {
     /// Whether a dump has a register note of it. A kernel that dies on bare metal leaves none for a CPU that it never brought
     /// up, and readers give the notes to the CPUs that are up, in order.
@@ -93,9 +96,11 @@ impl Vcpu {
     }
 
     fn told(id: u32, context: &Context, translated: bool) -> Self {
+        // Of a PV vCPU Xen puts its virtual IOPL in (arch_get_info_guest), which the registers do not have.
+        let iopl = if translated { 0 } else { IOPL };
         Self {
             state: if context.regs.is_some() { VcpuState::Told } else { VcpuState::Unknown },
-            regs: context.regs,
+            regs: context.regs.map(|r| UserRegs { rflags: r.rflags & !iopl, ..r }),
             offline: !context.online,
             control: Some(context.control).filter(|_| translated),
             translated,

@@ -75,19 +75,28 @@ impl<'a> Part<'a> {
         Ok(Self { source, base, header, exists, stored, ranks, first, end, before, count, data, zero_at })
     }
 
-    /// Bytes that are missing at its end, by the last descriptors, as data is written in order; where these are missing,
-    /// those of descriptors.
-    fn cut_off(&self) -> u64 {
-        let len = self.source.len();
+    /// The last descriptors: data is written in order. Nothing if the file has not all of them.
+    fn last(&self) -> Option<Vec<Descriptor>> {
         let size = self.count.min(LAST) * DESCRIPTOR;
         let mut last = vec![0; size as usize];
         let at = FileOffset(self.data.0.saturating_sub(size));
-        if self.data.0 > len || self.source.read_exact_at(at, &mut last).is_err() {
-            return self.data.0.saturating_sub(len);
-        }
-        let all = last.chunks_exact(DESCRIPTOR as usize).filter_map(Descriptor::parse);
-        let beyond = all.filter(|d| self.check(*d) == Err(Absence::CutOff)).map(|d| d.at.0 + u64::from(d.size) - len);
-        beyond.max().unwrap_or(0)
+        let there = self.data.0 <= self.source.len() && self.source.read_exact_at(at, &mut last).is_ok();
+        let parsed = last.chunks_exact(DESCRIPTOR as usize).filter_map(Descriptor::parse).collect();
+        there.then_some(parsed)
+    }
+
+    /// Bytes that are missing at its end; where descriptors are, those of descriptors.
+    fn cut_off(&self) -> u64 {
+        let len = self.source.len();
+        let Some(last) = self.last() else { return self.data.0.saturating_sub(len) };
+        let beyond = last.iter().filter(|d| self.check(**d) == Err(Absence::CutOff));
+        beyond.map(|d| d.at.0 + u64::from(d.size) - len).max().unwrap_or(0)
+    }
+
+    /// Whether its writer stopped before the end, without a word or with.
+    fn is_unfinished(&self) -> bool {
+        let unwritten = |d: &Descriptor| self.check(*d) == Err(Absence::Incomplete);
+        self.header.incomplete || self.last().is_some_and(|last| last.last().is_some_and(unwritten))
     }
 
     /// Descriptors of `count` pages from `pfn` on, all of which have one; fewer where the file ends.
@@ -213,9 +222,15 @@ impl<'a> Kdump<'a> {
     /// What the headers alone show to be wrong, each with its amount.
     pub fn damage(&self) -> Vec<(String, u64)> {
         let mut all = Vec::new();
-        let incomplete = self.parts.iter().filter(|p| p.header.incomplete).count() as u64;
-        if incomplete > 0 {
-            all.push(("files whose writer ran out of space, by their own flag".into(), incomplete));
+        let (told, untold): (Vec<&Part<'_>>, _) =
+            self.parts.iter().filter(|p| p.is_unfinished()).partition(|p| p.header.incomplete);
+        for (what, files) in [
+            ("files whose writer ran out of space, by their own flag", told),
+            ("files whose writer stopped before it wrote the last page", untold),
+        ] {
+            if !files.is_empty() {
+                all.push((what.into(), files.len() as u64));
+            }
         }
         let (mut unknown, mut doubly, mut at) = (0, 0, 0);
         let last = self.parts.first().map_or(0, |p| p.header.max_mapnr);
