@@ -268,6 +268,7 @@ pub(super) fn mapped(file: FileSource, options: &OpenOptions) -> Box<dyn ReadAt>
 /// Nothing came of it.
 fn unusable(kind: Kind, e: &io::Error) -> Error {
     match kind {
+        _ if e.raw_os_error().is_some() => Error::read("the stream", io::Error::new(e.kind(), e.to_string())),
         Kind::Plain | Kind::Flat => Error::read("the stream", io::Error::new(e.kind(), e.to_string())),
         _ => Error::damaged("stream", format!("the {} stream is bad after 0 bytes: {e}", kind.name())),
     }
@@ -309,4 +310,71 @@ pub(super) fn fill(from: &mut (impl Read + ?Sized), buf: &mut [u8]) -> (usize, O
         }
     }
     (n, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk that fails after some bytes.
+    struct Failing<'a>(&'a [u8]);
+
+    impl Read for Failing<'_> {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(buf)? {
+                0 => Err(io::Error::from_raw_os_error(5)),
+                n => Ok(n),
+            }
+        }
+    }
+
+    /// An ELF header, and a PT_LOAD of all that is behind it.
+    fn elf(len: usize) -> Vec<u8> {
+        let mut out = vec![0; len];
+        out[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        [(16, 4), (18, 62), (32, 64), (54, 56), (56, 1), (64, 1)].iter().for_each(|(at, byte)| out[*at] = *byte);
+        out[96..104].copy_from_slice(&(len as u64 - 120).to_le_bytes());
+        out[72] = 120;
+        let mut noise = 1_u32;
+        out[120..].iter_mut().for_each(|byte| {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *byte = (noise >> 24) as u8 | 1;
+        });
+        out
+    }
+
+    /// What came before an error of the disk is used, and the error is told.
+    #[test]
+    fn a_disk_that_fails_breaks_the_stream_off() {
+        let plain = elf(5 << 20);
+        let flat = [&[&flat::MAGIC[..], &[0; 7], &[1], &[0; 7], &[1], &[0; 4064]].concat()[..], &[0; 8]].concat();
+        let flat = [&flat[..], &(plain.len() as u64).to_be_bytes(), &plain].concat();
+        for (bytes, layers) in [(&plain, "zstd"), (&flat, "zstd, flattened")] {
+            let packed = zstd::encode_all(&bytes[..], 1).unwrap();
+            let input = Packed::stream(Box::new(Failing(&packed[..packed.len() / 2])));
+            let file = input.spool(&OpenOptions::default()).unwrap();
+            assert_eq!(file.history().form(), layers);
+            assert!(file.history().damage.iter().any(|(what, _)| what.contains("os error 5")), "{:?}", file.history());
+            let mut got = vec![0; file.len() as usize];
+            file.read_exact_at(FileOffset(0), &mut got).unwrap();
+            assert!(got.len() > 64 << 10 && plain.starts_with(&got), "{}", got.len());
+        }
+        let nothing = Packed::stream(Box::new(Failing(&[]))).spool(&OpenOptions::default()).err().unwrap();
+        assert!(matches!(nothing, Error::Read { .. }), "{nothing}");
+    }
+
+    #[test]
+    fn a_folder_without_room_is_named_with_what_is_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let e = Out::create(Some(dir.path()), 1 << 60, Some(1 << 61)).err().unwrap();
+        assert!(matches!(&e, Error::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull));
+        let said = e.to_string();
+        let words = ["MiB free", "up to 2199023255552 MiB", "--tmp-dir", &dir.path().display().to_string()];
+        assert!(words.iter().all(|w| said.contains(w)), "{said}");
+        // More than is free is no proof that it fails: zeros take no room.
+        let mut out = Out::create(Some(dir.path()), 0, Some(1 << 60)).unwrap();
+        out.write(0, &[1; 100]).unwrap();
+        (0..40).for_each(|n| out.write(100 + (n << 30), &[0; 4096]).unwrap());
+        assert_eq!(out.finish().unwrap().len(), 100 + (39 << 30) + 4096);
+    }
 }
