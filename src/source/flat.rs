@@ -51,8 +51,7 @@ impl Index {
                 Err(_) => Step::CutShort,
             };
             if let Some((start, size, from)) = last.take() {
-                // A size that is as odd as what follows is the reason for it.
-                let believed = step != Step::Stop || !judge.is_odd(size);
+                let believed = step != Step::Stop || judge.believes(size);
                 if believed && !self.add(start, size, from) {
                     return Ok(false);
                 }

@@ -31,6 +31,8 @@ struct Extent {
     from: u64,
 }
 
+const _: () = assert!(size_of::<Extent>() == 24);
+
 impl Extent {
     fn len(&self) -> u64 {
         self.end - self.start

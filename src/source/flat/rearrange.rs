@@ -15,8 +15,6 @@ const HEADERS: u64 = 1 << 20;
 const MORE: u64 = 1 << 30;
 /// Bytes that a stream may have that has no headers yet: makedumpfile writes those of ELF last. No machine has more memory.
 const MOST_UNTOLD: u64 = 1 << 46;
-/// A record of more bytes must be like those before it.
-const LONG: u64 = 1 << 30;
 
 /// Puts records where they belong.
 #[derive(Debug)]
@@ -25,6 +23,8 @@ pub(in crate::source) struct Rearranger<'o, 'd> {
     pub(in crate::source) index: Index,
     judge: Judge,
     looks: u32,
+    /// Place and size of the last record, which is believed when a good header follows it.
+    last: Option<(u64, u64)>,
     /// Place in the stream.
     at: u64,
     block: Vec<u8>,
@@ -35,7 +35,7 @@ pub(in crate::source) struct Rearranger<'o, 'd> {
 impl<'o, 'd> Rearranger<'o, 'd> {
     pub(in crate::source) fn new(out: &'o mut Out<'d>) -> Self {
         let (index, judge) = (Index::default(), Judge::default());
-        Self { out, index, judge, looks: 0, at: 0, block: vec![0; BLOCK], broken: None }
+        Self { out, index, judge, looks: 0, last: None, at: 0, block: vec![0; BLOCK], broken: None }
     }
 
     /// Up to `want` bytes, a block at most.
@@ -60,7 +60,16 @@ impl<'o, 'd> Rearranger<'o, 'd> {
             let begin = self.at;
             let n = self.fill(input, RECORD_HEADER as u64);
             let header = self.block.first_chunk().copied().filter(|_| n == RECORD_HEADER);
-            let step = header.map_or(Step::CutShort, |header| self.judge.step(header, LONG));
+            let step = header.map_or(Step::CutShort, |header| self.judge.step(header, u64::MAX));
+            if let Some((start, size)) = self.last.take() {
+                let believed = step != Step::Stop || self.judge.believes(size);
+                if believed && !self.index.add_in_place(start, size) {
+                    self.index.scattered(begin);
+                    return Ok(());
+                }
+                self.judge.saw(size);
+                self.look(start);
+            }
             if self.at > self.judge.most.unwrap_or(MOST_UNTOLD).saturating_add(MORE) {
                 self.index.endless(begin);
                 return Ok(());
@@ -84,17 +93,16 @@ impl<'o, 'd> Rearranger<'o, 'd> {
                 }
                 Step::Use(start, size) => self.data(input, Some(start), size)?,
             };
-            self.judge.saw(size);
             if let Step::Use(start, _) = step {
-                if !self.index.add_in_place(start, size) {
-                    self.index.scattered(begin);
-                    return Ok(());
-                }
-                self.look(start);
+                self.last = Some((start, size));
             }
             if let Step::Use(_, wanted) | Step::Skip(wanted) = step
                 && size < wanted
             {
+                // What the end of the stream cuts short is there as far as it goes.
+                self.last.take().into_iter().for_each(|(start, size)| {
+                    self.index.add_in_place(start, size);
+                });
                 self.index.cut_short(self.at, wanted - size);
                 return Ok(());
             }

@@ -17,8 +17,9 @@ const LEAP: u64 = 1 << 40;
 const LARGEST: u64 = 1 << 32;
 /// After so many records others are held against them,
 const MANY: u64 = 16;
-/// and one that is so many times larger is odd.
+/// and one that is so many times larger, and has more bytes than any known writer's, is odd.
 const LARGER: u64 = 64;
+const MODEST: u64 = 16 << 20;
 
 /// What is to be done next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +55,8 @@ impl Judge {
         if (start, size) == (u64::MAX, u64::MAX) {
             return Step::End;
         }
-        // Were it the last one, it would be as large as the others.
-        if size > left && self.is_odd(size) {
+        // Zeros are data that a damaged size led into. And were it the last one, it would be as large as the others.
+        if (start, size) == (0, 0) || self.is_odd(size) && size > left.min(MODEST) {
             return Step::Stop;
         }
         let most = self.most.unwrap_or(self.end.saturating_add(LEAP)).min(FARTHEST);
@@ -69,8 +70,14 @@ impl Judge {
         }
     }
 
+    /// Whether a record of so many bytes is believed although nothing that makes sense follows it: one that is larger than
+    /// all before it leads there by its size.
+    pub(super) fn believes(&self, size: u64) -> bool {
+        self.count < MANY || size <= self.largest
+    }
+
     /// Whether a record of so many bytes is unlike all before it.
-    pub(super) fn is_odd(&self, size: u64) -> bool {
+    fn is_odd(&self, size: u64) -> bool {
         self.count >= MANY && size > self.largest.saturating_mul(LARGER)
     }
 
