@@ -139,6 +139,8 @@ impl Error {
     /// Whose fault it is.
     pub fn kind(&self) -> Kind {
         match self {
+            // A file that ends before what its own headers speak of, or a stream that lost it.
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof => Kind::BadInput,
             Self::Read { .. } | Self::Write { .. } => Kind::Trouble,
             Self::OfDamaged { source, .. } | Self::Part { source, .. } => source.kind(),
             Self::Partly { last, .. } => last.kind(),

@@ -36,18 +36,21 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             ),
             (
                 "flattened",
-                "makedumpfile -F. A file is read in place by an index of its records. One that was cut short is used as far \
-                  as it goes.",
+                "makedumpfile -F. A file is read in place by an index of its records. What was lost with a record is \
+                  missing, and no zero. A stream in the kdump format that was cut short is used as far as it goes; of one \
+                  with -E nothing can be had, since makedumpfile writes last where memory lies. Choose the kdump format \
+                  where a transfer may break off.",
             ),
             (
                 "compressed",
                 "Any of these within .zst, .gz, .xz, .lz4 or .bz2, also one within another. zstd files with a seek table, or \
-                  of several frames of known size, 32 MiB at most, are read in place; all others are unpacked into a sparse \
-                  temporary file without a name (--tmp-dir).",
+                  of several frames of known size, 4 MiB at most, are read in place; all others are unpacked into a sparse \
+                  temporary file without a name (--tmp-dir), those of xz -T, pzstd and pbzip2 by all threads.",
             ),
             (
                 "-",
-                "Standard input, in any of these forms. It goes into the temporary file, rearranged if it is flattened.",
+                "Standard input, in any of these forms. From a pipe it goes into the temporary file, rearranged if it is \
+                  flattened; a file is read in place.",
             ),
             (
                 "",

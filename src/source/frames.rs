@@ -8,19 +8,19 @@ use super::holes::Holes;
 use super::storage::{History, ReadAt};
 use crate::bytes::u32_at;
 use crate::units::FileOffset;
+use cache::Cache;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use zstd::zstd_safe;
 
-/// The largest frame that is worth it: all of it is unpacked for any byte.
-const MOST_FRAME: u64 = 32 << 20;
-/// Unpacked frames that are kept.
-const CACHE: u64 = 256 << 20;
+mod cache;
+
+/// The largest frame that is worth it: all of it is unpacked for any byte. Files of larger ones are unpacked as a whole, by
+/// all threads.
+const MOST_FRAME: u64 = 4 << 20;
 const FOOTER: u64 = 9;
 const SKIPPABLE: u32 = 0x184d_2a5e;
 const SEEKABLE: u32 = 0x8f92_eab1;
-
-type Slot = Mutex<Option<(usize, Arc<Vec<u8>>)>>;
 
 /// The plain bytes of such a file.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct Frames {
     source: Box<dyn ReadAt>,
     /// Where each frame begins, packed and plain, and where the last ends.
     starts: Vec<(u64, u64)>,
-    slots: Vec<Slot>,
+    cache: Cache,
     history: History,
 }
 
@@ -36,23 +36,17 @@ impl Frames {
     /// Gives the file back if it cannot be read in place.
     pub(super) fn open(source: Box<dyn ReadAt>) -> Result<Self, Box<dyn ReadAt>> {
         let Some(starts) = table(&*source).or_else(|| scan(&*source)) else { return Err(source) };
-        let largest = starts.windows(2).map(|w| plain_size(w).unwrap_or(0)).max().unwrap_or(0).max(1);
-        let count = (CACHE / largest).clamp(4, 1024);
         let mut history = source.history().clone();
         history.layers.push(format!("zstd, {} frames read in place", starts.len() - 1));
-        Ok(Self { source, starts, slots: (0..count).map(|_| Mutex::new(None)).collect(), history })
+        Ok(Self { source, starts, cache: Cache::default(), history })
     }
 
     fn frame(&self, number: usize) -> io::Result<Arc<Vec<u8>>> {
+        self.cache.get(number, || self.unpack(number))
+    }
+
+    fn unpack(&self, number: usize) -> io::Result<Vec<u8>> {
         let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-        let slot = self.slots.get(number % self.slots.len().max(1)).ok_or_else(|| bad("no frame"))?;
-        // Held while unpacking: who wants the same frame waits, and does not unpack it again.
-        let mut slot = slot.lock().map_err(|_| bad("a worker stopped"))?;
-        if let Some((cached, bytes)) = slot.as_ref()
-            && *cached == number
-        {
-            return Ok(bytes.clone());
-        }
         let pair = self.starts.get(number..number + 2).ok_or_else(|| bad("no frame"))?;
         let size = plain_size(pair).ok_or_else(|| bad("a frame without a size"))? as usize;
         let [(from, _), (to, _)] = pair else { return Err(bad("no frame")) };
@@ -68,8 +62,6 @@ impl Frames {
         if plain.len() != size {
             return Err(bad("a frame of another size than the table says"));
         }
-        let plain = Arc::new(plain);
-        *slot = Some((number, plain.clone()));
         Ok(plain)
     }
 }
@@ -117,7 +109,8 @@ fn table(source: &dyn ReadAt) -> Option<Vec<(u64, u64)>> {
     (packed == start && starts.len() > 1).then_some(starts)
 }
 
-/// By the frames' own headers, of a mapped file: a single large frame is found out at once.
+/// By the frames' own headers, of a mapped file: a single large frame is found out at once. Where one of them is bad, what
+/// follows cannot be placed: the next frame that is found may not be the next there was, and all behind it would be shifted.
 fn scan(source: &dyn ReadAt) -> Option<Vec<(u64, u64)>> {
     let all = source.slice(FileOffset(0), usize::try_from(source.len()).ok()?)?;
     let (mut starts, mut at, mut plain) = (vec![(0, 0)], 0_usize, 0);

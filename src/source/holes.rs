@@ -46,6 +46,12 @@ impl Holes {
         Self { ranges }
     }
 
+    /// Adds those of a file that begins at `base`, behind all that are here.
+    pub(super) fn append(&mut self, file: &Self, base: u64) {
+        let moved = file.ranges.iter().filter_map(|(a, b)| Some((a.checked_add(base)?, b.checked_add(base)?)));
+        self.ranges.extend(moved);
+    }
+
     /// Bytes in holes.
     pub fn total(&self) -> u64 {
         self.ranges.iter().map(|(a, b)| b - a).sum()
@@ -76,6 +82,10 @@ mod tests {
             return; // a file system without holes
         }
         assert!(holes.covers(8192, 4096) && holes.covers((1 << 20) + 65536, 4096));
+        let mut two = holes.clone();
+        two.append(&holes, 4 << 20);
+        assert!(two.covers(8192, 4096) && two.covers((4 << 20) + 8192, 4096) && two.total() == 2 * holes.total());
+        assert!(!two.covers(4 << 20, 4096) && !two.covers((2 << 20) - 4096, 8192));
         assert!(!holes.covers(0, 4096) && !holes.covers((1 << 20) - 4096, 8192) && !holes.covers(1 << 20, 1));
     }
 }

@@ -28,6 +28,8 @@ pub use storage::{FileSource, History, MapSource, ReadAt};
 use crate::error::{Error, Result};
 use kdump::Header;
 use std::fs::File;
+use std::io::Seek;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use unpack::{Kind, Packed};
@@ -44,6 +46,9 @@ fn read_files(source: &dyn ReadAt) -> Result<(Vmcore, MachineMemory<'_>)> {
     let alone = [(source, 0)];
     let set: Vec<(&dyn ReadAt, u64)> = source.parts().iter().map(|(file, base)| (&**file, *base)).collect();
     let files: &[(&dyn ReadAt, u64)] = if set.is_empty() { &alone } else { &set };
+    if let Some(e) = files.iter().find_map(|(file, _)| flat::headers_lost(*file)) {
+        return Err(e);
+    }
     let mut about = source.history().clone();
     let packed = files.iter().filter(|(file, _)| is_kdump(*file)).count();
     if packed > 0 && packed < files.len() {
@@ -97,7 +102,7 @@ pub struct OpenOptions {
     pub threads: usize,
 }
 
-/// Opens a dump for reading; `-` is standard input. What it is, is found out by content. A plain file is mapped, or read
+/// Opens a dump for reading; `-` is standard input, which is a file as any other if it is one. What it is, is found out by content. A plain file is mapped, or read
 /// where a mapping is unwanted or refused; a flattened one, and zstd of many small frames, are read in place; all else
 /// goes into an unnamed sparse temporary file first.
 ///
@@ -109,10 +114,14 @@ pub struct OpenOptions {
 /// If another process truncates the file while it is mapped, or its disk fails, the kernel ends this process with
 /// SIGBUS. Nothing worse can happen, and `no_mmap` avoids it at the price of copies.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
-    if path == Path::new("-") {
-        return Packed::stream(Box::new(std::io::stdin().lock())).spool(options);
-    }
-    let file = File::open(path).map_err(|e| Error::read("the dump", e))?;
+    let file = if path == Path::new("-") {
+        match standard_input() {
+            Some(file) => file,
+            None => return Packed::stream(Box::new(std::io::stdin().lock())).spool(options),
+        }
+    } else {
+        File::open(path).map_err(|e| Error::read("the dump", e))?
+    };
     let meta = file.metadata().map_err(|e| Error::read("the dump", e))?;
     if meta.is_dir() {
         return Err(Error::Usage("is a folder, not a dump".into()));
@@ -123,13 +132,9 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
     let mut source = unpack::mapped(FileSource::new(file)?, options);
     // Each turn takes a wrapper off; a file that says that it is wrapped in itself without end is bounded.
     for _ in 0..MOST_WRAPPERS {
-        let mut head = [0; 16];
-        let n = usize::try_from(source.len()).unwrap_or(usize::MAX).min(head.len());
-        let head = head.get_mut(..n).unwrap_or_default();
-        source.read_exact_at(Default::default(), head).map_err(|e| Error::read("the dump", e))?;
-        source = match Kind::of(head) {
+        source = match Kind::of_storage(&*source)? {
             Kind::Plain => return Ok(source),
-            Kind::Flat => Box::new(flat::Flat::open(source)),
+            Kind::Flat => flat::Flat::open(source, options)?,
             Kind::Zstd => match frames::Frames::open(source) {
                 Ok(frames) => Box::new(frames),
                 Err(source) => return Packed::of(&*source, options).spool(options),
@@ -138,6 +143,13 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
         };
     }
     Err(Error::Usage(format!("more than {MOST_WRAPPERS} compressions within each other")))
+}
+
+/// Standard input, if it is a file that can be read in place: one of which nothing was read yet.
+fn standard_input() -> Option<File> {
+    let mut file = File::from(std::io::stdin().as_fd().try_clone_to_owned().ok()?);
+    let unread = file.metadata().ok()?.is_file() && file.stream_position().ok()? == 0;
+    unread.then_some(file)
 }
 
 /// Opens the parts of a split dump as one.

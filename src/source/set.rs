@@ -10,6 +10,7 @@ use std::io;
 pub struct Set {
     parts: Vec<(Box<dyn ReadAt>, u64)>,
     len: u64,
+    holes: Holes,
     history: History,
 }
 
@@ -17,14 +18,16 @@ impl Set {
     /// Joins them in this order.
     pub fn new(files: Vec<Box<dyn ReadAt>>) -> Self {
         let (mut parts, mut len, mut history) = (Vec::new(), 0_u64, History::default());
+        let mut holes = Holes::default();
         for file in files {
-            history.then(file.history());
+            history.add(file.history());
+            holes.append(file.holes(), len);
             let end = len.saturating_add(file.len()).checked_next_multiple_of(PAGE_BYTES).unwrap_or(u64::MAX);
             parts.push((file, len));
             len = end;
         }
         history.layers.dedup();
-        Self { parts, len, history }
+        Self { parts, len, holes, history }
     }
 
     fn part(&self, at: FileOffset) -> Option<(&dyn ReadAt, FileOffset)> {
@@ -50,7 +53,7 @@ impl ReadAt for Set {
     }
 
     fn holes(&self) -> &Holes {
-        Holes::none()
+        &self.holes
     }
 
     fn history(&self) -> &History {

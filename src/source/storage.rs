@@ -48,12 +48,14 @@ pub struct History {
     pub layers: Vec<String>,
     /// What is wrong, and how much of it.
     pub damage: Vec<(String, u64)>,
+    /// Where the flattened stream ends that it came as, if that is cut short.
+    pub cut_at: Option<u64>,
 }
 
 impl History {
     /// A plain file.
     pub fn none() -> &'static Self {
-        static NONE: History = History { layers: Vec::new(), damage: Vec::new() };
+        static NONE: History = History { layers: Vec::new(), damage: Vec::new(), cut_at: None };
         &NONE
     }
 
@@ -74,8 +76,8 @@ impl History {
         Err(Error::Strict(all.join("; ")))
     }
 
-    /// What lies within, behind this.
-    pub fn then(&mut self, inner: &Self) {
+    /// Adds what another part of the same dump went through.
+    pub fn add(&mut self, inner: &Self) {
         self.layers.extend(inner.layers.iter().cloned());
         self.damage.extend(inner.damage.iter().cloned());
     }

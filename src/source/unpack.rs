@@ -3,22 +3,23 @@
 //! Compressed files and pipes come through here, whatever is in them: a stream within a stream is unpacked in one go, and
 //! a flattened one is rearranged as it comes. A stream that breaks off is used as far as it goes.
 
-use super::flat::{self, Flat, Index, RECORD_HEADER, Record};
+mod joined;
+mod spool;
+
+pub(super) use spool::Out;
+
+use super::flat::{self, Flat, Rearranger, TAIL};
 use super::kdump::{self, Header};
-use super::pieces::Pieces;
+use super::pieces::{self, Pieces};
 use super::storage::{FileSource, History, MapSource, ReadAt};
 use super::{OpenOptions, Vmcore};
+use crate::bytes::u32_at;
 use crate::error::{Error, Result};
 use crate::units::FileOffset;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Read};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::io::{self, BufReader, Cursor, Read};
 
 /// Granularity of holes in the temporary file.
-const BLOCK: usize = 64 << 10;
-/// Left free on the temporary file system.
-const SPARE: u64 = 64 << 20;
+pub(super) const BLOCK: usize = 64 << 10;
 /// `zstd --long=31`, the longest window there is.
 const LONGEST_WINDOW: u32 = 31;
 /// Memory that an xz stream may want, in KiB; `xz -9` wants 65 MiB.
@@ -27,8 +28,10 @@ const XZ_MEMORY: u32 = 512 << 10;
 const MOST_LAYERS: usize = 4;
 /// What is looked at to know how large the whole can be: headers.
 const HEAD: usize = 1 << 20;
-/// Bytes behind all that headers speak of, as section tables, that are no bomb.
-const TAIL: u64 = 64 << 20;
+/// Skippable frames before the first one that is none.
+const MOST_SKIPPED: usize = 1 << 12;
+/// Magic and size of a skippable frame.
+const SKIPPABLE_HEAD: usize = 8;
 
 /// What a stream is, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub(super) enum Kind {
     Xz,
     Bzip2,
     Lz4,
+    /// A frame of zstd or lz4 with nothing of the file in it: which of them it is, the next one tells.
+    Skippable,
     Flat,
     /// A dump, or nothing that is known.
     Plain,
@@ -45,10 +50,8 @@ pub(super) enum Kind {
 
 impl Kind {
     pub(super) fn of(head: &[u8]) -> Self {
-        let magics: [(&[u8], Self); 8] = [
+        let magics: [(&[u8], Self); 7] = [
             (&[0x28, 0xb5, 0x2f, 0xfd], Self::Zstd),
-            // A skippable frame, with which pzstd begins.
-            (&[0x50, 0x2a, 0x4d, 0x18], Self::Zstd),
             (&[0x1f, 0x8b, 8], Self::Gzip),
             (&[0xfd, b'7', b'z', b'X', b'Z', 0], Self::Xz),
             (b"BZh", Self::Bzip2),
@@ -56,7 +59,30 @@ impl Kind {
             (&[0x02, 0x21, 0x4c, 0x18], Self::Lz4),
             (flat::MAGIC, Self::Flat),
         ];
+        if u32_at(head, 0).is_some_and(joined::is_skippable) {
+            return Self::Skippable;
+        }
         magics.iter().find(|(magic, _)| head.starts_with(magic)).map_or(Self::Plain, |m| m.1)
+    }
+
+    /// The same of storage, behind skippable frames.
+    pub(super) fn of_storage(source: &dyn ReadAt) -> Result<Self> {
+        let mut at = 0_u64;
+        for _ in 0..MOST_SKIPPED {
+            let mut head = [0; 16];
+            let n = source.len().saturating_sub(at).min(head.len() as u64) as usize;
+            let head = head.get_mut(..n).unwrap_or_default();
+            source.read_exact_at(FileOffset(at), head).map_err(|e| Error::read("the dump", e))?;
+            match Self::of(head) {
+                Self::Skippable => {
+                    let size = u64::from(u32_at(head, 4).unwrap_or_default());
+                    at = at.saturating_add(SKIPPABLE_HEAD as u64 + size);
+                }
+                kind if at == 0 || matches!(kind, Self::Zstd | Self::Lz4) => return Ok(kind),
+                _ => break,
+            }
+        }
+        Ok(Self::Skippable)
     }
 
     fn name(self) -> &'static str {
@@ -66,6 +92,7 @@ impl Kind {
             Self::Xz => "xz",
             Self::Bzip2 => "bzip2",
             Self::Lz4 => "lz4",
+            Self::Skippable => "skippable",
             Self::Flat => "flattened",
             Self::Plain => "plain",
         }
@@ -79,26 +106,12 @@ impl Kind {
                 let _ = decoder.window_log_max(LONGEST_WINDOW);
                 Box::new(decoder)
             }
-            Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(input)),
+            Self::Gzip => Box::new(joined::Gzip::new(input)),
             Self::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(BufReader::new(input), true, XZ_MEMORY)),
             Self::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(input)),
-            Self::Lz4 => Box::new(Lz4(lz4_flex::frame::FrameDecoder::new(BufReader::new(input)))),
-            Self::Flat | Self::Plain => input,
+            Self::Lz4 => Box::new(joined::Lz4::new(input)),
+            Self::Skippable | Self::Flat | Self::Plain => input,
         })
-    }
-}
-
-/// lz4 frames one behind the other.
-struct Lz4<R: Read>(lz4_flex::frame::FrameDecoder<BufReader<R>>);
-
-impl<R: Read> Read for Lz4<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.0.read(buf)? {
-                0 if !buf.is_empty() && !self.0.get_mut().fill_buf()?.is_empty() => {}
-                n => return Ok(n),
-            }
-        }
     }
 }
 
@@ -122,23 +135,25 @@ pub(super) struct Packed<'r> {
     input: Box<dyn Read + 'r>,
     /// The compression that was taken off last.
     outer: Kind,
-    /// Bytes that will come at least.
+    /// Bytes that will come at least, and at most if the compression tells.
     least: u64,
+    most: Option<u64>,
     history: History,
 }
 
 impl<'r> Packed<'r> {
     /// From a pipe.
     pub(super) fn stream(input: Box<dyn Read + 'r>) -> Self {
-        Self { input, outer: Kind::Plain, least: 0, history: History::default() }
+        Self { input, outer: Kind::Plain, least: 0, most: None, history: History::default() }
     }
 
     /// From storage, by several threads if the outermost compression lets them.
     pub(super) fn of(source: &'r dyn ReadAt, options: &OpenOptions) -> Self {
         let history = source.history().clone();
         let all = usize::try_from(source.len()).ok().and_then(|len| source.slice(FileOffset(0), len));
-        let kind = all.map_or(Kind::Plain, Kind::of);
-        let packed = Self { least: source.len(), history, ..Self::stream(Box::new(Stream { source, at: 0 })) };
+        let kind = all.and_then(|_| Kind::of_storage(source).ok()).unwrap_or(Kind::Plain);
+        let most = all.and_then(|all| pieces::plain_size(kind, all));
+        let packed = Self { least: source.len(), most, history, ..Self::stream(Box::new(Stream { source, at: 0 })) };
         match all.and_then(|all| Pieces::find(kind, all, options.threads)) {
             Some(pieces) => packed.within(kind, Box::new(pieces)),
             None => packed,
@@ -158,42 +173,84 @@ impl<'r> Packed<'r> {
     /// [`Error::NotElf`] if it holds no dump.
     pub(super) fn spool(mut self, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
         for _ in 0..=MOST_LAYERS {
-            let mut head = vec![0; HEAD];
-            let (n, broken) = fill(&mut self.input, &mut head);
-            head.truncate(n);
-            if let (0, Some(e)) = (n, &broken) {
-                return Err(broken_off(self.outer, e, 0));
+            let (mut head, mut broken) = self.head();
+            let skipped = Kind::of(&head) == Kind::Skippable;
+            if skipped {
+                self.put_back(head, broken);
+                self.skip_frames();
+                (head, broken) = self.head();
+            }
+            if let (0, Some(e)) = (head.len(), &broken) {
+                return Err(unusable(self.outer, e));
             }
             let kind = Kind::of(&head);
+            if skipped && !matches!(kind, Kind::Zstd | Kind::Lz4) {
+                return Err(Error::damaged("stream", "no frame of zstd or lz4 follows those that are to be skipped"));
+            }
             let most = if kind == Kind::Plain { most_bytes(&head)? } else { u64::MAX };
-            self.input = Box::new(Cursor::new(head).chain(Broken(broken)).chain(self.input));
+            self.put_back(head, broken);
             if matches!(kind, Kind::Flat | Kind::Plain) {
                 return self.copy(kind, most, options);
             }
             let empty = Box::new(io::empty());
             let decoder = kind.decoder(std::mem::replace(&mut self.input, empty))?;
+            // What this one unpacks to is not known.
+            self.most = self.most.filter(|_| self.outer != Kind::Plain);
             self = self.within(kind, decoder);
         }
         Err(Error::Usage(format!("more than {MOST_LAYERS} compressions within each other")))
     }
 
+    /// What it begins with, and why there is no more of it.
+    fn head(&mut self) -> (Vec<u8>, Option<io::Error>) {
+        let mut head = vec![0; HEAD];
+        let (n, broken) = fill(&mut self.input, &mut head);
+        head.truncate(n);
+        (head, broken)
+    }
+
+    fn put_back(&mut self, head: Vec<u8>, broken: Option<io::Error>) {
+        let rest = std::mem::replace(&mut self.input, Box::new(io::empty()));
+        self.input = Box::new(Cursor::new(head).chain(Broken(broken)).chain(rest));
+    }
+
+    /// Takes skippable frames off.
+    fn skip_frames(&mut self) {
+        for _ in 0..MOST_SKIPPED {
+            let mut head = [0; SKIPPABLE_HEAD];
+            let (n, broken) = fill(&mut self.input, &mut head);
+            let size = u32_at(&head, 4).filter(|_| n == head.len() && Kind::of(&head) == Kind::Skippable);
+            let Some(size) = size else {
+                return self.put_back(head.get(..n).unwrap_or_default().to_vec(), broken);
+            };
+            if let Err(e) = io::copy(&mut self.input.by_ref().take(size.into()), &mut io::sink()) {
+                return self.put_back(Vec::new(), Some(e));
+            }
+        }
+    }
+
     fn copy(mut self, kind: Kind, most: u64, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
-        let mut out = Out::create(options.tmp_dir.as_deref(), self.least)?;
-        let mut index = Index::default();
-        let mut copier = Copier { input: self.input, outer: self.outer, history: &mut self.history };
-        if kind == Kind::Flat {
-            copier.rearrange(&mut out, &mut index)?;
-            self.history.layers.push("flattened".into());
-        } else {
-            copier.copy(&mut out, most)?;
+        let told = self.most.or(Some(most).filter(|m| *m < u64::MAX));
+        let mut out = Out::create(options.tmp_dir.as_deref(), self.least, told)?;
+        if kind != Kind::Flat {
+            spool::copy(&mut self.input, &mut out, most, self.outer, &mut self.history)?;
+            return Ok(mapped(out.finish()?.with_history(self.history), options));
+        }
+        let mut work = Rearranger::new(&mut out);
+        work.run(&mut self.input)?;
+        let (mut index, broken) = (work.index, work.broken);
+        self.history.layers.push("flattened".into());
+        if let Some((e, at)) = broken {
+            spool::broken_off(&mut self.history, self.outer, &e, at);
         }
         let file = out.finish()?;
-        if kind == Kind::Flat && !index.complete {
-            // Where nothing was written is no zero.
-            index.sort();
-            return Ok(Box::new(Flat::with(mapped(file, options), index, self.history)));
+        index.finish(&file);
+        if index.is_whole() && index.len() == file.len() {
+            index.tell(&mut self.history);
+            return Ok(mapped(file.with_history(self.history), options));
         }
-        Ok(mapped(file.with_history(self.history), options))
+        // Where nothing was written is no zero.
+        Ok(Box::new(Flat::with(mapped(file, options), index, self.history)))
     }
 }
 
@@ -208,10 +265,12 @@ pub(super) fn mapped(file: FileSource, options: &OpenOptions) -> Box<dyn ReadAt>
     }
 }
 
-fn broken_off(kind: Kind, e: &io::Error, at: u64) -> Error {
+/// Nothing came of it.
+fn unusable(kind: Kind, e: &io::Error) -> Error {
     match kind {
+        _ if e.raw_os_error().is_some() => Error::read("the stream", io::Error::new(e.kind(), e.to_string())),
         Kind::Plain | Kind::Flat => Error::read("the stream", io::Error::new(e.kind(), e.to_string())),
-        _ => Error::damaged("stream", format!("the {} stream is bad after {at} bytes: {e}", kind.name())),
+        _ => Error::damaged("stream", format!("the {} stream is bad after 0 bytes: {e}", kind.name())),
     }
 }
 
@@ -240,7 +299,7 @@ impl Read for Broken {
 }
 
 /// Reads until `buf` is full or the stream ends or breaks off.
-fn fill(from: &mut impl Read, buf: &mut [u8]) -> (usize, Option<io::Error>) {
+pub(super) fn fill(from: &mut (impl Read + ?Sized), buf: &mut [u8]) -> (usize, Option<io::Error>) {
     let mut n = 0;
     while let Some(rest) = buf.get_mut(n..).filter(|r| !r.is_empty()) {
         match from.read(rest) {
@@ -253,143 +312,69 @@ fn fill(from: &mut impl Read, buf: &mut [u8]) -> (usize, Option<io::Error>) {
     (n, None)
 }
 
-struct Copier<'r, 'h> {
-    input: Box<dyn Read + 'r>,
-    /// The innermost compression.
-    outer: Kind,
-    history: &'h mut History,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Copier<'_, '_> {
-    /// The stream is bad from here on.
-    fn broken(&mut self, e: &io::Error, at: u64) -> Result<()> {
-        if e.raw_os_error().is_some() {
-            return Err(broken_off(Kind::Plain, e, at));
-        }
-        let name = self.outer.name();
-        self.history.damage.push((format!("{name} streams that break off ({e}, after {at} bytes)"), 1));
-        Ok(())
-    }
+    /// A disk that fails after some bytes.
+    struct Failing<'a>(&'a [u8]);
 
-    /// Copies all, `most` bytes at most.
-    fn copy(&mut self, out: &mut Out, most: u64) -> Result<()> {
-        let (mut block, mut at) = (vec![0; BLOCK], 0_u64);
-        while at < most {
-            let (n, broken) = fill(&mut self.input, &mut block);
-            out.write(at, block.get(..n).unwrap_or_default())?;
-            at += n as u64;
-            if let Some(e) = broken {
-                return self.broken(&e, at);
-            }
-            if n < BLOCK {
-                return Ok(());
+    impl Read for Failing<'_> {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(buf)? {
+                0 => Err(io::Error::from_raw_os_error(5)),
+                n => Ok(n),
             }
         }
-        self.history
-            .damage
-            .push((format!("streams that go on after {most} bytes, which is all that headers tell of"), 1));
-        Ok(())
     }
 
-    /// Puts each record of a flattened stream where it belongs.
-    fn rearrange(&mut self, out: &mut Out, index: &mut Index) -> Result<()> {
-        let mut block = vec![0; BLOCK];
-        let (n, broken) = fill(&mut self.input, block.get_mut(..flat::RECORDS as usize).unwrap_or_default());
-        let (mut at, mut broken, mut most) = (n as u64, broken, u64::MAX);
-        loop {
-            let mut header = [0; RECORD_HEADER];
-            let (n, why) = fill(&mut self.input, &mut header);
-            broken = broken.or(why);
-            if n < RECORD_HEADER {
-                index.cut_short(0);
-                break;
-            }
-            let (start, size) = match Record::parse(header) {
-                Record::End => {
-                    index.complete = true;
-                    break;
-                }
-                Record::Data(start, size) if start.saturating_add(size) <= most => (start, size),
-                _ => {
-                    index.bad(at);
-                    break;
-                }
-            };
-            at += RECORD_HEADER as u64;
-            let mut done = 0;
-            while done < size {
-                let want = (size - done).min(BLOCK as u64) as usize;
-                let (n, why) = fill(&mut self.input, block.get_mut(..want).unwrap_or_default());
-                broken = broken.or(why);
-                let data = block.get(..n).unwrap_or_default();
-                if start + done == 0 {
-                    most = most_bytes(data).unwrap_or(u64::MAX);
-                }
-                out.write(start + done, data)?;
-                done += n as u64;
-                if n < want {
-                    break;
-                }
-            }
-            at += done;
-            let room = index.add(start, done, start);
-            if done < size || !room {
-                index.cut_short(size - done);
-                break;
-            }
+    /// An ELF header, and a PT_LOAD of all that is behind it.
+    fn elf(len: usize) -> Vec<u8> {
+        let mut out = vec![0; len];
+        out[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        [(16, 4), (18, 62), (32, 64), (54, 56), (56, 1), (64, 1)].iter().for_each(|(at, byte)| out[*at] = *byte);
+        out[96..104].copy_from_slice(&(len as u64 - 120).to_le_bytes());
+        out[72] = 120;
+        let mut noise = 1_u32;
+        out[120..].iter_mut().for_each(|byte| {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *byte = (noise >> 24) as u8 | 1;
+        });
+        out
+    }
+
+    /// What came before an error of the disk is used, and the error is told.
+    #[test]
+    fn a_disk_that_fails_breaks_the_stream_off() {
+        let plain = elf(5 << 20);
+        let flat = [&[&flat::MAGIC[..], &[0; 7], &[1], &[0; 7], &[1], &[0; 4064]].concat()[..], &[0; 8]].concat();
+        let flat = [&flat[..], &(plain.len() as u64).to_be_bytes(), &plain].concat();
+        for (bytes, layers) in [(&plain, "zstd"), (&flat, "zstd, flattened")] {
+            let packed = zstd::encode_all(&bytes[..], 1).unwrap();
+            let input = Packed::stream(Box::new(Failing(&packed[..packed.len() / 2])));
+            let file = input.spool(&OpenOptions::default()).unwrap();
+            assert_eq!(file.history().form(), layers);
+            assert!(file.history().damage.iter().any(|(what, _)| what.contains("os error 5")), "{:?}", file.history());
+            let mut got = vec![0; file.len() as usize];
+            file.read_exact_at(FileOffset(0), &mut got).unwrap();
+            assert!(got.len() > 64 << 10 && plain.starts_with(&got), "{}", got.len());
         }
-        match broken {
-            Some(e) => self.broken(&e, at),
-            None => Ok(()),
-        }
-    }
-}
-
-/// The temporary file.
-struct Out<'a> {
-    file: File,
-    dir: &'a Path,
-    len: u64,
-}
-
-impl<'a> Out<'a> {
-    /// `least` bytes must find room, since nothing unpacks to less.
-    fn create(dir: Option<&'a Path>, least: u64) -> Result<Self> {
-        static DEFAULT: std::sync::OnceLock<std::path::PathBuf> = std::sync::OnceLock::new();
-        let dir = dir.unwrap_or_else(|| DEFAULT.get_or_init(std::env::temp_dir));
-        let file = tempfile::tempfile_in(dir).map_err(|e| {
-            let what = "a temporary file, needed to unpack the input (see --tmp-dir), in";
-            Error::write(format!("{what} {}", dir.display()), e)
-        })?;
-        let out = Self { file, dir, len: 0 };
-        out.room(least).map_err(|e| out.error(e))?;
-        Ok(out)
+        let nothing = Packed::stream(Box::new(Failing(&[]))).spool(&OpenOptions::default()).err().unwrap();
+        assert!(matches!(nothing, Error::Read { .. }), "{nothing}");
     }
 
-    fn error(&self, e: io::Error) -> Error {
-        Error::write(format!("the unpacked input in {} (see --tmp-dir)", self.dir.display()), e)
-    }
-
-    /// Zeros where nothing was written yet stay a hole.
-    fn write(&mut self, at: u64, data: &[u8]) -> Result<()> {
-        if at < self.len || data.iter().any(|b| *b != 0) {
-            let wrote = self.room(0).and_then(|()| self.file.write_all_at(data, at));
-            wrote.map_err(|e| self.error(e))?;
-        }
-        self.len = self.len.max(at + data.len() as u64);
-        Ok(())
-    }
-
-    fn room(&self, bytes: u64) -> io::Result<()> {
-        let fs = rustix::fs::fstatvfs(&self.file)?;
-        match fs.f_bavail.saturating_mul(fs.f_frsize) {
-            left if left < SPARE.saturating_add(bytes) => Err(io::ErrorKind::StorageFull.into()),
-            _ => Ok(()),
-        }
-    }
-
-    fn finish(self) -> Result<FileSource> {
-        self.file.set_len(self.len).map_err(|e| self.error(e))?;
-        FileSource::new(self.file)
+    #[test]
+    fn a_folder_without_room_is_named_with_what_is_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let e = Out::create(Some(dir.path()), 1 << 60, Some(1 << 61)).err().unwrap();
+        assert!(matches!(&e, Error::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull));
+        let said = e.to_string();
+        let words = ["MiB free", "up to 2199023255552 MiB", "--tmp-dir", &dir.path().display().to_string()];
+        assert!(words.iter().all(|w| said.contains(w)), "{said}");
+        // More than is free is no proof that it fails: zeros take no room.
+        let mut out = Out::create(Some(dir.path()), 0, Some(1 << 60)).unwrap();
+        out.write(0, &[1; 100]).unwrap();
+        (0..40).for_each(|n| out.write(100 + (n << 30), &[0; 4096]).unwrap());
+        assert_eq!(out.finish().unwrap().len(), 100 + (39 << 30) + 4096);
     }
 }
