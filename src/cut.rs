@@ -77,7 +77,6 @@ fn with_host<T>(
     let (core, mem) = source::read(source)?;
     if options.strict {
         mem.history().must_be_sound()?;
-        sound_notes(&core)?;
     }
     progress.stage("reading Xen's structures", None);
     let done = Host::open_with(&mem, &core, options.xen_syms.as_ref()).and_then(|host| {
@@ -270,11 +269,6 @@ fn unstored(host: &Host<'_>, plan: &Plan<'_>) -> u64 {
     };
     // Packed pages are all stored.
     if map.stores_all() { 0 } else { plan.pieces().map(of).sum() }
-}
-
-/// Notes that are cut off, or bytes that are none.
-fn sound_notes(core: &Vmcore) -> Result<()> {
-    core.oddities.first().map_or(Ok(()), |_| Err(Error::Strict(core.oddities.join("; "))))
 }
 
 /// Pages of the domain that should be in the dump. What was left out of it on purpose, or never was in it, is no damage.

@@ -1,5 +1,6 @@
 //! What can go wrong, and whose fault it is.
 
+use crate::source::Damage;
 use crate::units::{MachineAddr, VirtAddr};
 use std::io;
 
@@ -150,12 +151,11 @@ impl Error {
     }
 
     /// Says what is damaged in the dump, if anything is and that can be the reason.
-    pub(crate) fn of_damaged(self, damage: &[(String, u64)]) -> Self {
-        let said = matches!(self, Self::Strict(_));
-        let all: Vec<String> = damage.iter().map(|(what, n)| format!("{n} {what}")).collect();
+    pub(crate) fn of_damaged(self, damage: &Damage) -> Self {
+        let said = matches!(self, Self::Strict(_) | Self::OfDamaged { .. });
         match self.kind() {
-            Kind::BadInput if !all.is_empty() && !said => {
-                Self::OfDamaged { damage: all.join("; "), source: Box::new(self) }
+            Kind::BadInput if !damage.is_empty() && !said => {
+                Self::OfDamaged { damage: damage.to_string(), source: Box::new(self) }
             }
             _ => self,
         }

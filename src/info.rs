@@ -27,6 +27,8 @@ pub struct Info {
     pub form: String,
     /// What is damaged in it, and how much of that.
     pub damage: BTreeMap<String, u64>,
+    /// The same for people, a line each, with details.
+    pub damage_lines: Vec<String>,
     /// Xen.
     pub xen: XenInfo,
     /// The notes of the file, in order.
@@ -183,7 +185,8 @@ impl Info {
             |(name, kind, size): &(String, u32, usize)| NoteInfo { name: name.clone(), kind: *kind, size: *size };
         Ok(Self {
             form: mem.history().form(),
-            damage: mem.history().damage.iter().cloned().collect(),
+            damage: mem.history().damage.counts(),
+            damage_lines: mem.history().damage.lines().collect(),
             xen: XenInfo {
                 version: host.version(),
                 changeset,
@@ -291,10 +294,7 @@ impl fmt::Display for Info {
         for (name, n) in rows.into_iter().filter(|r| r.1 > 0) {
             writeln!(f, "  {name:<20}{n:>12} {:>12}", size(n * PAGE_BYTES))?;
         }
-        if self.cut_off_bytes > 0 {
-            writeln!(f, "the dump is cut short: {} are missing at its end", size(self.cut_off_bytes))?;
-        }
-        self.damage.iter().try_for_each(|(what, n)| writeln!(f, "damaged input: {n} {what}"))?;
+        self.damage_lines.iter().try_for_each(|line| writeln!(f, "damaged input: {line}"))?;
         self.warnings.iter().try_for_each(|w| writeln!(f, "warning: {w}"))
     }
 }

@@ -40,7 +40,9 @@ pub fn write(source: &dyn ReadAt, options: &LogOptions, out: &mut dyn Write) -> 
     let syms = options.xen_syms.as_ref();
     let done = Host::open_with(&mem, &core, syms).and_then(|host| {
         let mut lines = Lines { out, raw: options.raw, open: false };
-        let mut warnings = host.warnings.clone();
+        let mut warnings: Vec<String> =
+            mem.history().damage.lines().map(|line| format!("damaged input: {line}")).collect();
+        warnings.extend(host.warnings.iter().cloned());
         warnings.extend(match &options.whose {
             Whose::Domain(which) => kernels(&host, which, &mut lines)?,
             Whose::Xen => xens(&host, syms.and_then(console::Symbols::of).as_ref(), &mut lines)?,

@@ -150,7 +150,7 @@ fn an_end_that_is_cut_off_is_told_whatever_the_last_page_is() {
     let excluded = mfns[last + 1..].to_vec();
     let whole = kdump(&dump, &KdumpOptions { excluded, ..KdumpOptions::default() });
     let (_, mem) = xdump_cut::source::read(&whole).unwrap();
-    assert_eq!(mem.history().damage, []);
+    assert!(mem.history().damage.is_empty());
     let short = whole[..whole.len() - 10].to_vec();
     let (_, mem) = xdump_cut::source::read(&short).unwrap();
     assert_eq!(mem.map().cut_off(), 10);
@@ -301,7 +301,7 @@ fn a_stream_without_end_is_cut_off() {
         (0..256).for_each(|_| z.write_all(&zeros).unwrap());
         let source = opened(dir.path(), "bomb.zst", &z.finish().unwrap(), false).unwrap();
         assert!(source.len() < 1 << 30, "{}", source.len());
-        assert!(source.history().damage.iter().any(|(what, _)| what.contains("go on")), "{:?}", source.history());
+        assert!(source.history().damage.to_string().contains("go on"), "{:?}", source.history());
     }
     let nest = |bytes: Vec<u8>| zstd::encode_all(&bytes[..], 1).unwrap();
     let deep = (0..8).fold(dump.bytes[..9000].to_vec(), |bytes, _| nest(bytes));

@@ -46,7 +46,7 @@ fn all(source: &dyn ReadAt) -> Vec<u8> {
 }
 
 fn damage(source: &dyn ReadAt, words: &str) -> bool {
-    source.history().damage.iter().any(|(what, _)| what.contains(words))
+    source.history().damage.to_string().contains(words)
 }
 
 fn record(out: &mut Vec<u8>, at: usize, data: &[u8]) {

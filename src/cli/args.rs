@@ -137,8 +137,7 @@ pub struct Cut {
     /// not a SIGBUS.
     #[arg(long)]
     pub no_mmap: bool,
-    /// Where a dump is unpacked that cannot be read in place: a compressed one, or standard input. The default is TMPDIR, or
-    /// /tmp.
+    /// Where a dump is unpacked that cannot be read in place: a compressed one, or a pipe. The default is TMPDIR, or /tmp.
     #[arg(long, value_name = "DIR")]
     pub tmp_dir: Option<PathBuf>,
 }
@@ -172,7 +171,7 @@ pub struct InfoArgs {
     /// Read the dump instead of mapping it.
     #[arg(long)]
     pub no_mmap: bool,
-    /// Where a compressed dump is unpacked. The default is TMPDIR, or /tmp.
+    /// Where a dump is unpacked that cannot be read in place: a compressed one, or a pipe. The default is TMPDIR, or /tmp.
     #[arg(long, value_name = "DIR")]
     pub tmp_dir: Option<PathBuf>,
 }
@@ -203,8 +202,7 @@ pub struct LogArgs {
     /// Read the dump instead of mapping it.
     #[arg(long)]
     pub no_mmap: bool,
-    /// Where a dump is unpacked that cannot be read in place: a compressed one, or standard input. The default is TMPDIR, or
-    /// /tmp.
+    /// Where a dump is unpacked that cannot be read in place: a compressed one, or a pipe. The default is TMPDIR, or /tmp.
     #[arg(long, value_name = "DIR")]
     pub tmp_dir: Option<PathBuf>,
 }

@@ -188,7 +188,7 @@ impl Report {
                 xen: host.version(),
                 id: source_id(host),
                 form: mem.history().form(),
-                damage: mem.history().damage.iter().cloned().collect(),
+                damage: mem.history().damage.counts(),
                 bytes: mem.source().len(),
                 hole_bytes: mem.source().holes().total(),
                 cut_off_bytes: mem.map().cut_off(),
@@ -201,14 +201,7 @@ impl Report {
             ..Self::default()
         };
         report.domain.id = domain.id;
-        let told = mem.history().damage.iter().filter(|(what, _)| !what.starts_with("bytes "));
-        report.warnings.extend(told.map(|(what, n)| format!("damaged input: {n} {what}")));
-        let cut_off = mem.map().cut_off();
-        if cut_off > 0 {
-            report
-                .warnings
-                .push(format!("the dump is cut short: {} of machine memory are missing at its end", size(cut_off)));
-        }
+        report.warnings.extend(mem.history().damage.lines().map(|line| format!("damaged input: {line}")));
         report
     }
 

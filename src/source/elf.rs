@@ -1,5 +1,6 @@
 //! The ELF64 vmcore: header, program headers (also past 65,535), notes.
 
+use super::damage::Damage;
 use super::kdump::Header;
 use super::notes::{Note, Notes};
 use super::segments::{Load, Segments};
@@ -26,8 +27,8 @@ const MOST_HEADERS: u32 = 1 << 24;
 pub struct Vmcore {
     loads: Vec<Load>,
     note_segments: Vec<(Vec<u8>, u64)>,
-    /// What is odd about the container, for the report.
-    pub oddities: Vec<String>,
+    /// What is wrong with headers and notes.
+    pub(super) damage: Damage,
     /// Whether makedumpfile says of itself that it could not write all (`e_flags` bit 0: DUMP_ELF_INCOMPLETE).
     pub incomplete: bool,
     /// What `xl dump-core` wrote, if it is such a file.
@@ -113,7 +114,7 @@ impl Vmcore {
         if let Some((at, size)) = sections.notes(source) {
             self.take_notes(source, at, size, 4)?;
         }
-        self.dump_core = Some(DumpCore::read(source, &sections, &mut self.oddities)?);
+        self.dump_core = Some(DumpCore::read(source, &sections, &mut self.damage)?);
         Ok(self)
     }
 
@@ -136,7 +137,8 @@ impl Vmcore {
                 }
                 .in_file(source.len());
                 if paddr.checked_add(load.mem_size).is_none() || offset.checked_add(file_size).is_none() {
-                    self.oddities.push(format!("a PT_LOAD at {paddr:#x} wraps around 64 bits and was left out"));
+                    self.damage
+                        .add_one("PT_LOADs that wrap around 64 bits and were left out", format!("at {paddr:#x}"));
                 } else if load.mem_size > 0 {
                     self.loads.push(load);
                 }
@@ -153,7 +155,7 @@ impl Vmcore {
     fn take_notes(&mut self, source: &dyn ReadAt, at: FileOffset, size: u64, align: u64) -> Result<()> {
         let present = source.len().saturating_sub(at.0).min(size);
         if present < size {
-            self.oddities.push(format!("{} of {size} bytes of notes are cut off", size - present));
+            self.damage.add("bytes of notes that are cut off", size - present);
         }
         let before: u64 = self.note_segments.iter().map(|s| s.0.len() as u64).sum();
         if before + present > MOST_NOTE_BYTES {
@@ -164,12 +166,18 @@ impl Vmcore {
             return Ok(());
         }
         let mut notes = vec![0; present as usize];
-        source.read_exact_at(at, &mut notes).map_err(|e| Error::read("the notes", e))?;
+        match source.read_exact_at(at, &mut notes) {
+            // Xen can be found without them.
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+                self.damage.add("bytes of notes that are cut off", present);
+                return Ok(());
+            }
+            done => done.map_err(|e| Error::read("the notes", e))?,
+        }
         let mut walk = Notes::new(&notes, align);
-        let count = walk.by_ref().count();
+        walk.by_ref().for_each(drop);
         if walk.rest().iter().any(|b| *b != 0) {
-            let rest = walk.rest().len();
-            self.oddities.push(format!("{rest} bytes behind {count} notes are no note; what they held is unknown"));
+            self.damage.add("bytes behind notes that are no note", walk.rest().len() as u64);
         }
         self.note_segments.push((notes, align));
         Ok(())
@@ -208,7 +216,7 @@ impl Vmcore {
         let moved = |l: Load| Some(Load { offset: l.offset.checked_add(base)?, ..l });
         self.loads.extend(other.loads.into_iter().filter_map(moved));
         self.incomplete |= other.incomplete;
-        self.oddities.extend(other.oddities);
+        self.damage.merge(&other.damage);
         let bytes =
             |segments: &[(Vec<u8>, u64)]| segments.iter().flat_map(|s| s.0.iter().copied()).collect::<Vec<u8>>();
         let (ours, theirs) = (bytes(&self.note_segments), bytes(&other.note_segments));

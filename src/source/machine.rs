@@ -35,7 +35,7 @@ impl<'a> MachineMemory<'a> {
             ("bytes missing at the end: the file is cut short", self.map.cut_off()),
             ("bytes that two headers claim", self.map.overlapping()),
         ];
-        about.damage.extend(lost.iter().filter(|l| l.1 > 0).map(|(what, n)| ((*what).into(), *n)));
+        lost.into_iter().for_each(|(what, n)| about.damage.add(what, n));
         Self { about, ..self }
     }
 

@@ -5,6 +5,7 @@
 //! [`MachineMemory`] what the rest of the program sees: machine addresses.
 
 pub mod container;
+pub mod damage;
 pub mod elf;
 mod flat;
 mod frames;
@@ -20,6 +21,7 @@ mod unpack;
 pub mod xc_core;
 
 pub use container::Container;
+pub use damage::Damage;
 pub use elf::Vmcore;
 pub use machine::MachineMemory;
 pub use set::Set;
@@ -61,7 +63,8 @@ fn read_files(source: &dyn ReadAt) -> Result<(Vmcore, MachineMemory<'_>)> {
             core.join(Vmcore::of_kdump(*file, &Header::read(*file)?)?, *base)?;
         }
         about.layers.push(map.describe());
-        about.damage.extend(map.damage());
+        about.damage.merge(&map.damage());
+        about.damage.merge(&core.damage);
         let mem = MachineMemory::new(source, map);
         return Ok((core, mem.with_losses(about)));
     }
@@ -74,8 +77,9 @@ fn read_files(source: &dyn ReadAt) -> Result<(Vmcore, MachineMemory<'_>)> {
     }
     let count = if files.len() > 1 { format!(", {} files", files.len()) } else { String::new() };
     about.layers.push(format!("ELF64{count}"));
+    about.damage.merge(&core.damage);
     if core.incomplete {
-        about.damage.push(("files whose writer ran out of space, by their own flag".into(), 1));
+        about.damage.add("files whose writer ran out of space, by their own flag", 1);
     }
     if let Some(dump) = core.dump_core() {
         about.layers.push("xl dump-core".into());

@@ -1,5 +1,6 @@
 //! Bytes of a file by position: the only place that maps memory, and the only `unsafe` code of the crate.
 
+use super::damage::Damage;
 use super::holes::Holes;
 use crate::error::{Error, Result};
 use crate::units::FileOffset;
@@ -47,7 +48,7 @@ pub struct History {
     /// Wrappers from the outside to the inside: `zstd`, `flattened`.
     pub layers: Vec<String>,
     /// What is wrong, and how much of it.
-    pub damage: Vec<(String, u64)>,
+    pub damage: Damage,
     /// Where the flattened stream ends that it came as, if that is cut short.
     pub cut_at: Option<u64>,
 }
@@ -55,7 +56,7 @@ pub struct History {
 impl History {
     /// A plain file.
     pub fn none() -> &'static Self {
-        static NONE: History = History { layers: Vec::new(), damage: Vec::new(), cut_at: None };
+        static NONE: History = History { layers: Vec::new(), damage: Damage::NONE, cut_at: None };
         &NONE
     }
 
@@ -72,14 +73,13 @@ impl History {
         if self.damage.is_empty() {
             return Ok(());
         }
-        let all = self.damage.iter().map(|(what, n)| format!("{n} {what}")).collect::<Vec<_>>();
-        Err(Error::Strict(all.join("; ")))
+        Err(Error::Strict(self.damage.to_string()))
     }
 
     /// Adds what another part of the same dump went through.
     pub fn add(&mut self, inner: &Self) {
         self.layers.extend(inner.layers.iter().cloned());
-        self.damage.extend(inner.damage.iter().cloned());
+        self.damage.merge(&inner.damage);
     }
 }
 

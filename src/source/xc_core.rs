@@ -19,6 +19,7 @@
 //!
 //! List and section names come last in the file, so that of one that is cut short nobody can tell which page is which.
 
+use super::damage::Damage;
 use super::notes::Notes;
 use super::segments::{Load, Segments};
 use super::storage::ReadAt;
@@ -208,12 +209,12 @@ fn part(source: &dyn ReadAt, at: u64, size: u64) -> Option<Vec<u8>> {
 }
 
 impl DumpCore {
-    /// Reads all but the pages. What is doubtful goes into `oddities`.
+    /// Reads all but the pages. What is doubtful goes into `damage`.
     ///
     /// # Errors
     /// [`Error::Missing`] if the file is cut short before the list that says which page is which,
     /// [`Error::Unsupported`] for a 32-bit guest's, [`Error::Damaged`] for pages of another size.
-    pub(super) fn read(source: &dyn ReadAt, sections: &Sections, oddities: &mut Vec<String>) -> Result<Self> {
+    pub(super) fn read(source: &dyn ReadAt, sections: &Sections, damage: &mut Damage) -> Result<Self> {
         let mut core = Self::default();
         let short = |what: &str| {
             let why = format!(
@@ -230,29 +231,23 @@ impl DumpCore {
         };
         let pages = sections.there(".xen_pages").ok_or_else(|| short("the section .xen_pages"))?;
         core.translated = entry == 8;
-        let told = core.take_notes(source, sections, oddities)?;
+        let told = core.take_notes(source, sections, damage)?;
         let listed = list.size.min(sections.file_len - list.offset) / entry;
         let stored = pages.size / PAGE_BYTES;
         if listed != stored || told.is_some_and(|n| n != stored) {
             let told = told.map_or("no header".into(), |n| format!("{n} by the header"));
-            oddities.push(format!("{stored} pages, but {listed} entries that say which they are, and {told}"));
+            let what = format!("{stored} pages, but {listed} entries that say which they are, and {told}");
+            damage.add_one("xl dump-core files whose numbers of pages differ", what);
         }
         core.take_list(source, (list.offset, entry), pages.offset, listed.min(stored))?;
-        core.take_contexts(source, sections, oddities)?;
+        core.take_contexts(source, sections, damage)?;
         core.take_shared_info(source, sections);
-        if core.odd > 0 {
-            oddities.push(format!("{} entries of the list of pages make no sense or repeat a page", core.odd));
-        }
+        damage.add("entries of the list of pages that make no sense or repeat a page", core.odd);
         Ok(core)
     }
 
     /// The notes; returns the number of pages that they tell.
-    fn take_notes(
-        &mut self,
-        source: &dyn ReadAt,
-        sections: &Sections,
-        oddities: &mut Vec<String>,
-    ) -> Result<Option<u64>> {
+    fn take_notes(&mut self, source: &dyn ReadAt, sections: &Sections, damage: &mut Damage) -> Result<Option<u64>> {
         let (at, size) = sections.notes(source).unwrap_or_default();
         let bytes = part(source, at.0, size).unwrap_or_default();
         let mut told = None;
@@ -268,7 +263,8 @@ impl DumpCore {
                     }
                     let magic = if self.translated { MAGIC_TRANSLATED } else { MAGIC_PV };
                     if word(0) != Some(magic) {
-                        oddities.push(format!("the header's magic is not {magic:#x}, as its sections have it"));
+                        let what = format!("not {magic:#x}, as its sections have it");
+                        damage.add_one("xl dump-core headers of another magic", what);
                     }
                 }
                 NOTE_XEN_VERSION => {
@@ -341,9 +337,9 @@ impl DumpCore {
         }
     }
 
-    fn take_contexts(&mut self, source: &dyn ReadAt, sections: &Sections, oddities: &mut Vec<String>) -> Result<()> {
+    fn take_contexts(&mut self, source: &dyn ReadAt, sections: &Sections, damage: &mut Damage) -> Result<()> {
         let Some(section) = sections.there(".xen_prstatus") else {
-            oddities.push("there is no section .xen_prstatus: no vCPU has registers".into());
+            damage.add("xl dump-core files without .xen_prstatus: no vCPU has registers", 1);
             return Ok(());
         };
         let whole = section.size.is_multiple_of(CONTEXT_SIZE as u64);
@@ -358,7 +354,7 @@ impl DumpCore {
         let there = section.size.min(sections.file_len - section.offset).min(most);
         let there = there - there % CONTEXT_SIZE as u64;
         if there < section.size {
-            oddities.push(format!("{there} of {} bytes of vCPU contexts were read", section.size));
+            damage.add("bytes of vCPU contexts that are missing", section.size - there);
         }
         self.contexts = vec![0; there as usize];
         let place = FileOffset(section.offset);

@@ -42,7 +42,7 @@ pub(super) fn open<'a>(mem: &'a MachineMemory<'a>, core: &Vmcore, dump: &DumpCor
     let space = AddressSpace::new(mem, Mfn(u64::MAX));
     let shared_info = dump.shared_info.as_ref().filter(|_| !dump.translated);
     let shared_info = shared_info.and_then(|s| SharedInfo::parse(s.mfn.unwrap_or(Mfn(MAX_FRAME)), &s.page));
-    let mut warnings = core.oddities.clone();
+    let mut warnings = Vec::new();
     if dump.gone > 0 {
         // Such as the video memory of a translated domain, and what went away while the file was written.
         warnings.push(format!("{} pages that the domain owned have an empty place in the file", dump.gone));

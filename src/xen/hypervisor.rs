@@ -68,7 +68,7 @@ impl<'a> Hypervisor<'a> {
     /// # Errors
     /// As [`Self::open`], and [`Error::Usage`] for a `xen-syms` of another build.
     pub fn open_with(mem: &'a MachineMemory<'a>, core: &Vmcore, syms: Option<&XenSyms>) -> Result<Self> {
-        let mut warnings = core.oddities.clone();
+        let mut warnings = Vec::new();
         let (notes, space) = match Parts::collect(core).whole() {
             Ok(notes) => {
                 let space = hypervisor_space(mem, &notes, &mut warnings)?;

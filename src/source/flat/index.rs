@@ -2,6 +2,7 @@
 
 use super::layout::Layout;
 use super::record::RECORD_HEADER;
+use crate::source::damage::Damage;
 use crate::source::holes::Holes;
 use crate::source::storage::{History, ReadAt};
 use crate::units::{FileOffset, PAGE_BYTES};
@@ -108,7 +109,7 @@ pub(in crate::source) struct Index {
     /// Records that were left out.
     skipped: u64,
     /// What is wrong with the stream.
-    pub(super) damage: Vec<(String, u64)>,
+    pub(super) damage: Damage,
 }
 
 impl Default for Index {
@@ -128,7 +129,7 @@ impl Index {
             complete: false,
             cut_at: None,
             skipped: 0,
-            damage: Vec::new(),
+            damage: Damage::default(),
         }
     }
 
@@ -234,17 +235,17 @@ impl Index {
     /// Puts all in order; takes out what lies beyond what headers speak of, and tells what is missing.
     pub(in crate::source) fn finish(&mut self, stream: &dyn ReadAt) {
         self.order();
-        self.count_damage("records of the flattened stream whose place cannot be", self.skipped);
+        self.damage.add("records of the flattened stream whose place cannot be", self.skipped);
         let layout = Layout::of(&View { stream, index: self });
         if let Some(most) = layout.most {
             let beyond = self.clip(most.saturating_add(TAIL));
-            self.count_damage("bytes of the flattened stream that lie beyond all that its headers tell of", beyond);
+            self.damage.add("bytes of the flattened stream that lie beyond all that its headers tell of", beyond);
         }
         let lost = self.pad(layout.padded);
-        self.count_damage("bytes that no record of the flattened stream holds", lost);
+        self.damage.add("bytes that no record of the flattened stream holds", lost);
         let again = |(start, end): &(u64, u64)| end.saturating_sub((*start).max(layout.rewritten));
         let twice = self.twice.iter().map(again).fold(self.twice_more, u64::saturating_add);
-        self.count_damage("bytes that two records of the flattened stream hold", twice);
+        self.damage.add("bytes that two records of the flattened stream hold", twice);
     }
 
     /// Takes out what lies from `end` on; says how many bytes that is.
@@ -285,41 +286,30 @@ impl Index {
         self.extents.iter().all(|e| std::mem::replace(&mut at, e.end) == e.start)
     }
 
-    fn count_damage(&mut self, what: &str, count: u64) {
-        if count > 0 {
-            self.damage.push((what.into(), count));
-        }
-    }
-
     /// The stream ends at `at`, before its end mark, in the middle of a record that lacks `missing` bytes.
     pub(super) fn cut_short(&mut self, at: u64, missing: u64) {
         self.cut_at = Some(at);
-        self.count_damage("flattened streams that are cut short", 1);
-        self.count_damage("bytes that the last record of the flattened stream lacks", missing);
+        self.damage.add("flattened streams that are cut short", 1);
+        self.damage.add("bytes that the last record of the flattened stream lacks", missing);
     }
 
     /// The record at `at` makes no sense; where the next one begins is unknown.
     pub(super) fn bad(&mut self, at: u64) {
         self.cut_at = Some(at);
-        let what = format!("flattened streams with a bad record, at {at:#x}; what follows was left out");
-        self.count_damage(&what, 1);
+        self.damage
+            .add_one("flattened streams with a bad record, behind which all was left out", format!("at {at:#x}"));
     }
 
     /// The records from `at` on are too many.
     pub(super) fn scattered(&mut self, at: u64) {
         self.cut_at = Some(at);
-        let what = format!(
-            "flattened streams of more than {} places apart, at {at:#x}; what follows was left out (makedumpfile -R can put \
-             it together)",
-            self.most
-        );
-        self.count_damage(&what, 1);
+        let where_to = format!("{} of them, at {at:#x}; makedumpfile -R can put it together", self.most);
+        self.damage.add_one("flattened streams of too many places apart, behind which all was left out", where_to);
     }
 
     /// The stream goes on and on, at `at`.
     pub(super) fn endless(&mut self, at: u64) {
-        let what = format!("flattened streams that go on at {at:#x}, after all that headers tell of");
-        self.count_damage(&what, 1);
+        self.damage.add_one("flattened streams that go on after all that headers tell of", format!("at {at:#x}"));
     }
 
     /// A record was left out.
@@ -330,7 +320,7 @@ impl Index {
     /// Adds what is wrong.
     pub(in crate::source) fn tell(&self, history: &mut History) {
         history.cut_at = self.cut_at;
-        history.damage.extend(self.damage.iter().cloned());
+        history.damage.merge(&self.damage);
     }
 
     /// What stands at `at`.

@@ -2,6 +2,7 @@
 
 use crate::bytes::u64_at;
 use crate::error::{Error, Result};
+use crate::source::damage::Damage;
 
 /// What a record has before its data.
 pub(in crate::source) const RECORD_HEADER: usize = 16;
@@ -92,7 +93,7 @@ impl Judge {
 ///
 /// # Errors
 /// [`Error::Damaged`] for another type.
-pub(super) fn check_head(head: &[u8], damage: &mut Vec<(String, u64)>) -> Result<()> {
+pub(super) fn check_head(head: &[u8], damage: &mut Damage) -> Result<()> {
     let word = |at| u64_at(head, at).map(u64::swap_bytes);
     let (Some(kind), Some(version)) = (word(16), word(24)) else { return Ok(()) };
     if kind != KNOWN {
@@ -100,7 +101,8 @@ pub(super) fn check_head(head: &[u8], damage: &mut Vec<(String, u64)>) -> Result
         return Err(Error::damaged("flattened header", why));
     }
     if version != KNOWN {
-        damage.push((format!("flattened streams of version {version:#x}, read as version {KNOWN}"), 1));
+        let which = format!("version {version:#x}, read as {KNOWN}");
+        damage.add_one("flattened streams of an unknown version", which);
     }
     Ok(())
 }

@@ -53,7 +53,7 @@ fn bytes(file: &dyn ReadAt) -> Vec<Option<u8>> {
 }
 
 fn damage(file: &dyn ReadAt, words: &str) -> Option<u64> {
-    file.history().damage.iter().find(|(what, _)| what.contains(words)).map(|d| d.1)
+    file.history().damage.count(words)
 }
 
 /// In place and through a pipe.
@@ -162,7 +162,7 @@ fn a_record_of_another_size_ends_the_stream_and_swallows_nothing() {
 fn other_types_are_refused_and_other_versions_told() {
     let mut bytes = stream(&[(0, vec![1; 10])]);
     bytes[31] = 2;
-    both(&bytes, |file| assert!(file.len() == 10 && damage(file, "version 0x2").is_some()));
+    both(&bytes, |file| assert!(file.len() == 10 && file.history().damage.to_string().contains("version 0x2")));
     bytes[23] = 2;
     let e = Flat::in_place(Box::new(bytes.clone()), 9).err().unwrap().to_string();
     assert!(e.contains("type 0x2"), "{e}");
@@ -177,7 +177,7 @@ fn records_that_follow_each_other_are_one_extent() {
     records.push((3200, vec![7; 5]));
     records.push((0, vec![9; 16]));
     let flat = in_place(&stream(&records));
-    assert_eq!((flat.index.count(), flat.history().damage.len()), (2, 0));
+    assert_eq!((flat.index.count(), flat.history().damage.is_empty()), (2, true));
     assert_eq!(bytes(&flat), rearranged(&records));
     assert_eq!(flat.slice(FileOffset(160), 16).unwrap(), [10; 16]);
     assert!(flat.slice(FileOffset(160), 17).is_none());

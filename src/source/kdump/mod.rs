@@ -12,6 +12,7 @@ pub mod header;
 pub use header::{Header, SIGNATURE};
 
 use super::container::{Container, Place, Ranges, Unpacked};
+use super::damage::Damage;
 use super::machine;
 use super::storage::ReadAt;
 use crate::error::{Absence, Error, Result};
@@ -30,6 +31,9 @@ const FAR: u64 = 1 << 20;
 /// Pages that were read for a part of them and may be asked for again: 4 MiB.
 const CACHED: usize = 1024;
 
+/// Files that end before all is in them.
+const OUT_OF_SPACE: &str = "files whose writer ran out of space, by their own flag";
+const STOPPED: &str = "files whose writer stopped before it wrote the last page";
 /// Bytes of notes that are compared.
 const MOST_COMPARED: u64 = 1 << 20;
 /// Where the zero page is before any was seen: no page can be there.
@@ -220,17 +224,10 @@ impl<'a> Kdump<'a> {
     }
 
     /// What the headers alone show to be wrong, each with its amount.
-    pub fn damage(&self) -> Vec<(String, u64)> {
-        let mut all = Vec::new();
-        let (told, untold): (Vec<&Part<'_>>, _) =
-            self.parts.iter().filter(|p| p.is_unfinished()).partition(|p| p.header.incomplete);
-        for (what, files) in [
-            ("files whose writer ran out of space, by their own flag", told),
-            ("files whose writer stopped before it wrote the last page", untold),
-        ] {
-            if !files.is_empty() {
-                all.push((what.into(), files.len() as u64));
-            }
+    pub fn damage(&self) -> Damage {
+        let mut all = Damage::default();
+        for part in self.parts.iter().filter(|p| p.is_unfinished()) {
+            all.add(if part.header.incomplete { OUT_OF_SPACE } else { STOPPED }, 1);
         }
         let (mut unknown, mut doubly, mut at) = (0, 0, 0);
         let last = self.parts.first().map_or(0, |p| p.header.max_mapnr);
@@ -241,12 +238,8 @@ impl<'a> Kdump<'a> {
             doubly += at.min(end).saturating_sub(first);
             at = at.max(end);
         }
-        if unknown > 0 {
-            all.push(("pages in parts of the split dump that were not given".into(), unknown));
-        }
-        if doubly > 0 {
-            all.push(("page frames that two parts of the split dump claim".into(), doubly));
-        }
+        all.add("pages in parts of the split dump that were not given", unknown);
+        all.add("page frames that two parts of the split dump claim", doubly);
         all
     }
 

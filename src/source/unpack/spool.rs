@@ -17,8 +17,7 @@ const LOOK: u64 = 64 << 20;
 
 /// The stream is bad from here on. What came before is used.
 pub(super) fn broken_off(history: &mut History, outer: Kind, e: &io::Error, at: u64) {
-    let name = outer.name();
-    history.damage.push((format!("{name} streams that break off ({e}, after {at} bytes)"), 1));
+    history.damage.add_one("streams that break off", format!("{}, after {at} bytes: {e}", outer.name()));
 }
 
 /// Copies all, `most` bytes at most.
@@ -42,8 +41,7 @@ pub(super) fn copy(
             return Ok(());
         }
     }
-    let what = format!("streams that go on after {most} bytes, which is all that headers tell of");
-    history.damage.push((what, 1));
+    history.damage.add_one("streams that go on after all that headers tell of", format!("after {most} bytes"));
     Ok(())
 }
 
