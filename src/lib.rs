@@ -94,7 +94,7 @@
 //! Xen, and those of Linux's list of processes.
 //!
 //! **Compressed files**, by their first bytes: zstd `28 b5 2f fd`, gzip `1f 8b 08`, xz `fd 37 7a 58 5a 00`, bzip2 `BZh`, lz4
-//! `04 22 4d 18`. zstd with a seek table (`b1 ea 92 8f` at the end), or of small frames that tell their sizes, is read in
+//! `04 22 4d 18`, or `02 21 4c 18` as it once was; `5x 2a 4d 18` begins what zstd and lz4 skip. zstd with a seek table (`b1 ea 92 8f` at the end), or of small frames that tell their sizes, is read in
 //! place; the others are unpacked into a sparse temporary file, as far as the headers of what is in them reach.
 //!
 //! # What is written

@@ -22,7 +22,7 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
                 "ELF",
                 "An ELF64 vmcore as kdump saves it, as QEMU and libvirt write it, or as makedumpfile -E does. Memory beyond \
                   p_filesz reads as zeros, as ELF has it; makedumpfile puts there what it left out, which is zero pages with \
-                  -d 1, but other domains' pages with -X.",
+                  -d 1, but other domains' pages with -X. A domain of which nothing is stored is refused.",
             ),
             (
                 "kdump-compressed",
