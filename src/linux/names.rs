@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::units::VirtAddr;
 
 /// All that a cut looks up, so that kallsyms are walked once for it.
-pub const WANTED: [&str; 10] = [
+pub const WANTED: [&str; 12] = [
     "xen_start_info",
     "pv_init_ops",
     "xen_patch",
@@ -19,6 +19,8 @@ pub const WANTED: [&str; 10] = [
     "xen_p2m_size",
     "phys_to_machine_mapping",
     "max_pfn",
+    "p2m_missing_pte",
+    "p2m_identity_pte",
 ];
 
 /// Names and addresses of one kernel.

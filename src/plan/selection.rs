@@ -7,7 +7,7 @@ use crate::linux::kernel::Landmarks;
 use crate::linux::mm::{Class, MemMap};
 use crate::linux::names::Names;
 use crate::linux::{Found, Kernel, pgds};
-use crate::units::Pfn;
+use crate::units::{Pfn, VirtAddr};
 use crate::xen::P2m;
 
 /// What is known of the domain's kernel.
@@ -106,7 +106,18 @@ impl Selection {
                 found.processes
             ));
         }
-        self.tables.extend(found.tables.iter().map(|(pfn, level)| Table { pfn: *pfn, level: *level, by_xen: false }));
+        let mut tables = found.tables;
+        if p2m.by_walk {
+            // Pinned, but where the P2M has no hole, no table leads to them (arch/x86/xen/p2m.c).
+            let pointers = ["p2m_missing_pte", "p2m_identity_pte"].map(|n| known.names.and_then(|names| names.get(n)));
+            let shared =
+                pointers.into_iter().flatten().filter_map(|at| kernel.space.read_u64("a shared table", at).ok());
+            let shared = shared.filter_map(|va| kernel.pfn(VirtAddr(va)));
+            tables.extend(
+                shared.filter(|pfn| p2m.tables.binary_search_by_key(pfn, |t| t.0).is_err()).map(|pfn| (pfn, 1)),
+            );
+        }
+        self.tables.extend(tables.iter().map(|(pfn, level)| Table { pfn: *pfn, level: *level, by_xen: false }));
         self.tables.sort_unstable();
     }
 

@@ -146,10 +146,14 @@ pub struct MapSource {
 
 impl MapSource {
     /// Maps the file; gives it back if the kernel refuses (an empty file, a limit on address space, a file system
-    /// without mappings). The contract is that of [`super::open`].
+    /// without mappings), or if it is a sparse one on tmpfs. The contract is that of [`super::open`].
     #[allow(clippy::result_large_err, reason = "the error is the caller's own file")]
     pub fn new(source: FileSource) -> Result<Self, FileSource> {
         if source.len == 0 {
+            return Err(source);
+        }
+        // There a hole that is looked at takes memory, and where none is left, SIGBUS.
+        if source.holes.total() > 0 && is_in_memory(&source.file) {
             return Err(source);
         }
         // A device's mapping does not know its size.
@@ -164,6 +168,12 @@ impl MapSource {
             Err(_) => Err(source),
         }
     }
+}
+
+/// Whether the file is on tmpfs.
+fn is_in_memory(file: &File) -> bool {
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    rustix::fs::fstatfs(file).is_ok_and(|fs| fs.f_type as i64 == TMPFS_MAGIC)
 }
 
 impl ReadAt for MapSource {
