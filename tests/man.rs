@@ -291,6 +291,7 @@ fn page() -> String {
         "info [--json] [--map [FILE.svg]] [--force] [--xen-syms FILE] [--no-mmap] [--tmp-dir DIR] VMCORE",
         "log [--domain ID|NAME | --xen] [--raw] [--xen-syms FILE] [--no-mmap] [--tmp-dir DIR] VMCORE",
         "info [OPTIONS] --split PART...",
+        "log [OPTIONS] --split PART...",
     ] {
         roff.text([bold("xdump-cut"), roman(format!(" {form}"))]).control("br", []);
     }
