@@ -14,12 +14,12 @@ use std::path::Path;
 use xdump_cut::linux::kernel::Landmarks;
 use xdump_cut::linux::{Kernel, note};
 use xdump_cut::pipeline::codec::Codec;
-use xdump_cut::pipeline::zero::is_zero;
 use xdump_cut::plan::Plan;
 use xdump_cut::plan::level::Level;
 use xdump_cut::plan::selection::{Known, Selection};
 use xdump_cut::source::{MachineMemory, OpenOptions, Vmcore, open};
 use xdump_cut::xen::{Host, P2m};
+use xdump_cut::zero::is_zero;
 
 fn stages(c: &mut Criterion) {
     let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/xen-4.17-linux-6.12-panic/vmcore.zst");

@@ -1,6 +1,6 @@
 //! What can go wrong, and whose fault it is.
 
-use crate::source::Damage;
+use crate::damage::Damage;
 use crate::units::{MachineAddr, VirtAddr};
 use std::io;
 

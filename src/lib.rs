@@ -139,6 +139,7 @@ pub mod bitmap;
 pub mod bytes;
 pub mod cli;
 pub mod cut;
+pub mod damage;
 #[cfg(feature = "dwarf")]
 mod dwarf;
 pub mod error;
@@ -156,5 +157,6 @@ pub mod source;
 pub mod units;
 pub mod vmcoreinfo;
 pub mod xen;
+pub mod zero;
 
 pub use error::{Error, Result};

@@ -11,7 +11,6 @@ use xdump_cut::info::Info;
 use xdump_cut::map::grid::{Grid, Row, Square};
 use xdump_cut::map::{Map, svg, terminal};
 use xdump_cut::pipeline::Silent;
-use xdump_cut::pipeline::zero::is_zero;
 use xdump_cut::source::{MachineMemory, Vmcore};
 use xdump_cut::units::Mfn;
 use xdump_cut::xen::Host;
@@ -19,6 +18,7 @@ use xdump_cut::xen::census::{Cell, Census, Count, Counts};
 use xdump_cut::xen::class::Class;
 use xdump_cut::xen::hole::{Hole, HoleKind};
 use xdump_cut::xen::survey::Survey;
+use xdump_cut::zero::is_zero;
 
 /// Counts the machine's frames; every count must sum up.
 fn census(bytes: &Vec<u8>) -> Census {

@@ -10,13 +10,13 @@ pub mod svg;
 pub mod terminal;
 
 use crate::pipeline::Progress;
-use crate::pipeline::zero::is_zero;
 use crate::report::size;
 use crate::units::{Mfn, PAGE_BYTES};
 use crate::xen::Host;
 use crate::xen::census::{Census, Count, Counts};
 use crate::xen::class::Class;
 use crate::xen::hole::{Hole, HoleKind, holes};
+use crate::zero::is_zero;
 use serde::Serialize;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

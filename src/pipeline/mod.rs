@@ -3,7 +3,6 @@
 pub mod codec;
 pub mod ordered;
 pub mod walk;
-pub mod zero;
 
 use std::fmt::Debug;
 

@@ -13,10 +13,10 @@ use crate::pipeline::Progress;
 use crate::pipeline::codec::{Codec, Compressor};
 use crate::pipeline::ordered::ordered;
 use crate::pipeline::walk::{Chunk, Piece, Walker, chunks};
-use crate::pipeline::zero::is_zero;
 use crate::plan::level::Level;
 use crate::units::{PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE};
 use crate::xen::p2m::Run;
+use crate::zero::is_zero;
 use std::sync::Mutex;
 
 const SUB_HEADER: usize = 104;

@@ -1,12 +1,12 @@
 //! The ELF64 vmcore: header, program headers (also past 65,535), notes.
 
-use super::damage::Damage;
 use super::kdump::Header;
 use super::notes::{Note, Notes};
 use super::segments::{Load, Segments};
 use super::storage::ReadAt;
 use super::xc_core::{DumpCore, Sections};
 use crate::bytes::{u16_at, u32_at, u64_at};
+use crate::damage::Damage;
 use crate::error::{Error, Result};
 use crate::units::{FileOffset, MachineAddr};
 use goblin::elf::header::{EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_X86_64, ET_CORE};

@@ -6,6 +6,7 @@
 
 use super::holes::Holes;
 use super::storage::{History, ReadAt};
+use super::unpack::is_skippable;
 use crate::bytes::u32_at;
 use crate::units::FileOffset;
 use cache::Cache;
@@ -115,7 +116,7 @@ fn scan(source: &dyn ReadAt) -> Option<Vec<(u64, u64)>> {
     let all = source.slice(FileOffset(0), usize::try_from(source.len()).ok()?)?;
     let (mut starts, mut at, mut plain) = (vec![(0, 0)], 0_usize, 0);
     while let Some(rest) = all.get(at..).filter(|r| !r.is_empty()) {
-        let skippable = u32_at(rest, 0).is_some_and(|magic| magic & 0xffff_fff0 == 0x184d_2a50);
+        let skippable = u32_at(rest, 0).is_some_and(is_skippable);
         let size = if skippable { 0 } else { zstd_safe::get_frame_content_size(rest).ok()?? };
         if size > MOST_FRAME {
             return None;

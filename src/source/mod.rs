@@ -5,7 +5,6 @@
 //! [`MachineMemory`] what the rest of the program sees: machine addresses.
 
 pub mod container;
-pub mod damage;
 pub mod elf;
 mod flat;
 mod frames;
@@ -21,7 +20,6 @@ mod unpack;
 pub mod xc_core;
 
 pub use container::Container;
-pub use damage::Damage;
 pub use elf::Vmcore;
 pub use machine::MachineMemory;
 pub use set::Set;

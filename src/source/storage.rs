@@ -1,7 +1,7 @@
 //! Bytes of a file by position: the only place that maps memory, and the only `unsafe` code of the crate.
 
-use super::damage::Damage;
 use super::holes::Holes;
+use crate::damage::Damage;
 use crate::error::{Error, Result};
 use crate::units::FileOffset;
 use std::fmt::Debug;

@@ -6,6 +6,8 @@
 mod joined;
 mod spool;
 
+pub(super) use joined::is_skippable;
+
 pub(super) use spool::Out;
 
 use super::flat::{self, Flat, Rearranger, TAIL};
@@ -59,7 +61,7 @@ impl Kind {
             (&[0x02, 0x21, 0x4c, 0x18], Self::Lz4),
             (flat::MAGIC, Self::Flat),
         ];
-        if u32_at(head, 0).is_some_and(joined::is_skippable) {
+        if u32_at(head, 0).is_some_and(is_skippable) {
             return Self::Skippable;
         }
         magics.iter().find(|(magic, _)| head.starts_with(magic)).map_or(Self::Plain, |m| m.1)

@@ -19,11 +19,11 @@
 //!
 //! List and section names come last in the file, so that of one that is cut short nobody can tell which page is which.
 
-use super::damage::Damage;
 use super::notes::Notes;
 use super::segments::{Load, Segments};
 use super::storage::ReadAt;
 use crate::bytes::{text, u16_at, u32_at, u64_at, words};
+use crate::damage::Damage;
 use crate::error::{Error, Result};
 use crate::units::{FileOffset, MAX_FRAME, MachineAddr, Mfn, PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE, Pfn};
 

@@ -2,7 +2,7 @@
 
 use super::layout::Layout;
 use super::record::RECORD_HEADER;
-use crate::source::damage::Damage;
+use crate::damage::Damage;
 use crate::source::holes::Holes;
 use crate::source::storage::{History, ReadAt};
 use crate::units::{FileOffset, PAGE_BYTES};

@@ -1,8 +1,8 @@
 //! Headers of a flattened stream and of its records, and what can be believed of them.
 
 use crate::bytes::u64_at;
+use crate::damage::Damage;
 use crate::error::{Error, Result};
-use crate::source::damage::Damage;
 
 /// What a record has before its data.
 pub(in crate::source) const RECORD_HEADER: usize = 16;

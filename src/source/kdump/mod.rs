@@ -12,12 +12,12 @@ pub mod header;
 pub use header::{Header, SIGNATURE};
 
 use super::container::{Container, Place, Ranges, Unpacked};
-use super::damage::Damage;
 use super::machine;
 use super::storage::ReadAt;
+use crate::damage::Damage;
 use crate::error::{Absence, Error, Result};
-use crate::pipeline::zero::is_zero;
 use crate::units::{FileOffset, MachineAddr, Mfn, PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE, Page};
+use crate::zero::is_zero;
 use bits::{Bits, Ranks};
 use decode::{Decoder, Descriptor};
 use header::DESCRIPTOR;

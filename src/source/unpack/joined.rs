@@ -9,7 +9,7 @@ const LEGACY_BLOCK: usize = 8 << 20;
 const LEGACY_PACKED: u32 = (LEGACY_BLOCK + LEGACY_BLOCK / 255 + 16) as u32;
 
 /// Whether a frame of this magic has nothing of the file: lz4 and zstd have these in common.
-pub(super) fn is_skippable(magic: u32) -> bool {
+pub(in crate::source) fn is_skippable(magic: u32) -> bool {
     magic & 0xffff_fff0 == 0x184d_2a50
 }
 
@@ -38,10 +38,6 @@ impl<R: Read> Input<R> {
             (0, None) => Ok(None),
             (_, None) => Err(io::ErrorKind::UnexpectedEof.into()),
         }
-    }
-
-    fn exactly(&mut self, buf: &mut [u8]) -> io::Result<()> {
-        self.read_exact(buf)
     }
 }
 
@@ -96,7 +92,7 @@ impl<R: Read> Lz4<R> {
             }
             Some(size @ 1..=LEGACY_PACKED) if self.in_legacy => {
                 let mut packed = vec![0; size as usize];
-                input.exactly(&mut packed)?;
+                input.read_exact(&mut packed)?;
                 let mut plain = std::mem::take(&mut self.block).into_inner();
                 plain.resize(LEGACY_BLOCK, 0);
                 let n = lz4_flex::block::decompress_into(&packed, &mut plain).map_err(|e| bad(&e.to_string()))?;
