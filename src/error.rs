@@ -140,8 +140,12 @@ impl Error {
     /// Whose fault it is.
     pub fn kind(&self) -> Kind {
         match self {
-            // A file that ends before what its own headers speak of, or a stream that lost it.
-            Self::Read { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof => Kind::BadInput,
+            // A file that ends before what its own headers speak of, a stream that lost it, or one that unpacks to nothing.
+            Self::Read { source, .. }
+                if matches!(source.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) =>
+            {
+                Kind::BadInput
+            }
             Self::Read { .. } | Self::Write { .. } => Kind::Trouble,
             Self::OfDamaged { source, .. } | Self::Part { source, .. } => source.kind(),
             Self::Partly { last, .. } => last.kind(),

@@ -289,6 +289,33 @@ fn zstd_of_small_frames_is_read_in_place() {
     assert!(cut_bytes(&*source) == want);
 }
 
+/// A bad frame is damage of the file, and no trouble that may pass.
+#[test]
+fn a_bad_frame_is_damage() {
+    let dump = machine();
+    let dir = tempfile::tempdir().unwrap();
+    let whole = frames(&dump.bytes, 300_000, true);
+    let magic = [0x28, 0xb5, 0x2f, 0xfd];
+    let starts: Vec<usize> = (0..whole.len() - 4).filter(|at| whole[*at..*at + 4] == magic).collect();
+    let (mut failed, mut damaged) = (0, 0);
+    for at in starts {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        let source = opened(dir.path(), "bad.zst", &bytes, false).unwrap();
+        match cut_with(&*source, &options()) {
+            Err(e) => {
+                assert_eq!(e.kind(), Kind::BadInput, "{e}");
+                failed += 1;
+            }
+            Ok((report, _)) => {
+                assert!(!report.output.absent.contains_key("could not be read"), "{:?}", report.output.absent);
+                damaged += u64::from(report.output.absent.contains_key("is damaged in the dump"));
+            }
+        }
+    }
+    assert!(failed > 0 && damaged > 0, "{failed} {damaged}");
+}
+
 /// What comes out of a stream is bounded by what its own headers speak of.
 #[test]
 fn a_stream_without_end_is_cut_off() {

@@ -53,13 +53,15 @@ impl Frames {
         let [(from, _), (to, _)] = pair else { return Err(bad("no frame")) };
         let packed = (to - from) as usize;
         let plain = match self.source.slice(FileOffset(*from), packed) {
-            Some(slice) => zstd::bulk::decompress(slice, size)?,
+            Some(slice) => zstd::bulk::decompress(slice, size),
             None => {
                 let mut input = vec![0; packed];
                 self.source.read_exact_at(FileOffset(*from), &mut input)?;
-                zstd::bulk::decompress(&input, size)?
+                zstd::bulk::decompress(&input, size)
             }
         };
+        // The library calls it an error of the system, which may pass.
+        let plain = plain.map_err(|e| bad(&e.to_string()))?;
         if plain.len() != size {
             return Err(bad("a frame of another size than the table says"));
         }

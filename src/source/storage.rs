@@ -49,7 +49,7 @@ pub struct History {
     pub layers: Vec<String>,
     /// What is wrong, and how much of it.
     pub damage: Damage,
-    /// Where the flattened stream ends that it came as, if that is cut short.
+    /// Where the flattened stream ends that it came as, in bytes from its start, if that is cut short.
     pub cut_at: Option<u64>,
 }
 

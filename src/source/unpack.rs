@@ -196,8 +196,8 @@ impl<'r> Packed<'r> {
             }
             let empty = Box::new(io::empty());
             let decoder = kind.decoder(std::mem::replace(&mut self.input, empty))?;
-            // What this one unpacks to is not known.
-            self.most = self.most.filter(|_| self.outer != Kind::Plain);
+            // What was told is what the outermost unpacks to.
+            self.most = self.most.filter(|_| self.outer == Kind::Plain);
             self = self.within(kind, decoder);
         }
         Err(Error::Usage(format!("more than {MOST_LAYERS} compressions within each other")))
