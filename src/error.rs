@@ -131,6 +131,12 @@ pub enum Error {
         /// One of the errors: one that may pass, if there is one.
         last: Box<Error>,
     },
+    /// The output ends early, since there was no room for more of it.
+    #[error("the output is incomplete, and marked so: {0}")]
+    Incomplete(String),
+    /// The output, read again, is not what was written.
+    #[error("the output is not what was to be written: {0}")]
+    Unverified(String),
     /// The domain is of a kind that this version cannot cut.
     #[error("{0}")]
     Unsupported(String),
@@ -146,12 +152,18 @@ impl Error {
             {
                 Kind::BadInput
             }
-            Self::Read { .. } | Self::Write { .. } => Kind::Trouble,
+            Self::Read { .. } | Self::Write { .. } | Self::Incomplete(_) | Self::Unverified(_) => Kind::Trouble,
             Self::OfDamaged { source, .. } | Self::Part { source, .. } => source.kind(),
             Self::Partly { last, .. } => last.kind(),
             Self::OutputExists(_) | Self::Usage(_) => Kind::Usage,
             _ => Kind::BadInput,
         }
+    }
+
+    /// Whether a disk, a quota or a limit is full.
+    pub fn is_full(&self) -> bool {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        matches!(self, Self::Write { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge))
     }
 
     /// Says what is damaged in the dump, if anything is and that can be the reason.

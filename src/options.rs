@@ -16,6 +16,8 @@ pub enum Format {
     Kdump(Codec),
     /// ELF64 vmcore.
     Elf,
+    /// The same in seekable zstd, of this level.
+    ElfZst(i32),
 }
 
 impl Default for Format {
@@ -74,6 +76,10 @@ pub struct Options {
     pub xen_syms: Option<XenSyms>,
     /// Whether damaged input is an error.
     pub strict: bool,
+    /// Whether the notes and the report tell a digest of all pages.
+    pub digest: bool,
+    /// Whether the output is read again, and compared with the source.
+    pub verify: bool,
     /// Worker threads; 0 takes one per CPU that this process may use.
     pub threads: usize,
 }
@@ -91,6 +97,8 @@ impl Default for Options {
             vmlinux: None,
             xen_syms: None,
             strict: false,
+            digest: false,
+            verify: false,
             threads: 0,
         }
     }

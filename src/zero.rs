@@ -1,4 +1,4 @@
-//! Whether a page is all zeros.
+//! Whether a page is all zeros, or one word over and over.
 
 /// Stops at the first 256 bytes that are not; the fold over each is what compilers turn into vector code (`cargo bench`,
 /// "zero test").
@@ -9,6 +9,18 @@ pub fn is_zero(bytes: &[u8]) -> bool {
         words.iter().fold(0, |all, w| all | u64::from_ne_bytes(*w))
     };
     blocks.iter().all(|b| fold(b) == 0) && rest.iter().all(|b| *b == 0)
+}
+
+/// The word of eight bytes that the page is made of, over and over. Most pages are told from such by their first 256 bytes.
+pub fn one_word(page: &[u8]) -> Option<u64> {
+    let (blocks, rest) = page.as_chunks::<256>();
+    let word = u64::from_le_bytes(*page.first_chunk()?);
+    let fold = |block: &[u8; 256]| {
+        let (words, _) = block.as_chunks::<8>();
+        words.iter().fold(0, |all, w| all | (u64::from_le_bytes(*w) ^ word))
+    };
+    let same = |(i, byte): (usize, &u8)| word.to_le_bytes().get(i % 8) == Some(byte);
+    (blocks.iter().all(|b| fold(b) == 0) && rest.iter().enumerate().all(same)).then_some(word)
 }
 
 #[cfg(test)]
@@ -24,5 +36,18 @@ mod tests {
             assert!(!is_zero(&page), "byte {i}");
             page[i] = 0;
         }
+    }
+
+    #[test]
+    fn one_word_over_and_over() {
+        let word = 0x1122_3344_5566_7788_u64;
+        let mut page = word.to_le_bytes().repeat(512);
+        assert_eq!(one_word(&page), Some(word));
+        for i in 0..page.len() {
+            page[i] ^= 1;
+            assert_eq!(one_word(&page), None, "byte {i}");
+            page[i] ^= 1;
+        }
+        assert_eq!((one_word(&[0; 4096]), one_word(&[]), one_word(&page[..20])), (Some(0), None, Some(word)));
     }
 }

@@ -1,5 +1,6 @@
 //! What can be typed. `--help` and the man page are made from these comments.
 
+use crate::error::Error;
 use crate::options::Which;
 use crate::pipeline::codec::Codec;
 use crate::plan::level::Level;
@@ -51,16 +52,33 @@ pub struct Cut {
     /// not; a file, a block device, or - for standard input.
     #[arg(required = true)]
     pub vmcore: Option<PathBuf>,
-    /// The file to write, or with --all-domains the folder. A file is written as OUT.incomplete, synced and renamed.
-    #[arg(required = true)]
+    /// The file to write, or with --all-domains the folder; - is standard output, flattened. A file is written as
+    /// OUT.incomplete, synced and renamed.
+    #[arg(required_unless_present = "split")]
     pub out: Option<PathBuf>,
     /// With --split: the further parts stand between VMCORE and OUT.
     #[arg(hide = true, requires = "split")]
     pub more: Vec<PathBuf>,
-    /// The dump is split: all arguments but the last are its parts, in any order. Pages of parts that are not given are
-    /// missing.
+    /// With a number: write N files, OUT.1 to OUT.N, each of a share of the pages (kdump format); crash wants all of them
+    /// behind the vmlinux, makedumpfile --reassemble joins them. Without: the dump is split, and all arguments but the last
+    /// are its parts, in any order. Pages of parts that are not given are missing.
+    #[arg(long, value_name = "N", num_args = 0..=1)]
+    pub split: Option<Option<PathBuf>>,
+    /// Write a flattened stream (makedumpfile -F), for pipes: crash opens a file of it, and makedumpfile -R makes an
+    /// ordinary file of it. Chosen by itself where OUT is -.
+    #[arg(short = 'F', long)]
+    pub flatten: bool,
+    /// Let no file grow beyond SIZE bytes (or with K, M, G, T behind it). What does not fit is left out, the file is marked
+    /// incomplete, stays under its name with .incomplete, and the exit status is 3. The same happens when the disk is full.
+    #[arg(short = 'L', long, value_name = "SIZE", value_parser = size)]
+    pub limit: Option<u64>,
+    /// Read the output again when it is written and compare each page with the source, before the output gets its name.
     #[arg(long)]
-    pub split: bool,
+    pub verify: bool,
+    /// Compute a digest of all pages (BLAKE3), which is the same for all formats of one cut: on the last line of the
+    /// XDUMPCUT note, and in the report.
+    #[arg(long)]
+    pub digest: bool,
     /// Take damaged input for an error: anything that is cut short, broken or contradictory in it. Otherwise what is readable
     /// is used, and the rest told in the report.
     #[arg(long)]
@@ -86,8 +104,8 @@ pub struct Cut {
     /// read. Otherwise there is a warning, and what cannot be told is kept.
     #[arg(long)]
     pub require_level: bool,
-    /// Format of the output. Without it, a name that ends in .elf asks for ELF (but not with --compress), any other for
-    /// kdump.
+    /// Format of the output. Without it, a name that ends in .elf asks for ELF (but not with --compress), one in .elf.zst
+    /// for that, any other for kdump.
     #[arg(long, value_enum)]
     pub format: Option<OutputFormat>,
     /// The same as --format elf.
@@ -102,7 +120,7 @@ pub struct Cut {
     #[arg(long)]
     pub keep_xen: bool,
     /// Compression of kdump pages: zstd (levels -7 to 19, as in zstd:3), zlib (1 to 9) or none. zstd needs crash 7.3.1
-    /// or later; every reader knows zlib. The default is zstd:1.
+    /// or later; every reader knows zlib. The default is zstd:1. Of elf.zst the level of zstd.
     #[arg(long, value_name = "CODEC", value_parser = |s: &str| s.parse::<Codec>())]
     pub compress: Option<Codec>,
     /// Overwrite OUT if it exists.
@@ -214,6 +232,9 @@ pub enum OutputFormat {
     Kdump,
     /// ELF64 vmcore.
     Elf,
+    /// ELF64 vmcore in seekable zstd: zstd -d restores the file of the format elf.
+    #[value(name = "elf.zst")]
+    ElfZst,
 }
 
 /// Layouts of the output.
@@ -239,18 +260,47 @@ fn level(s: &str) -> Result<Level, String> {
     s.parse().ok().and_then(Level::new).ok_or_else(|| "a number from 0 to 31".into())
 }
 
+/// Bytes, or with K, M, G or T behind the number.
+fn size(s: &str) -> Result<u64, String> {
+    let (number, shift) = match s.char_indices().last() {
+        Some((at, 'k' | 'K')) => (s.get(..at), 10),
+        Some((at, 'm' | 'M')) => (s.get(..at), 20),
+        Some((at, 'g' | 'G')) => (s.get(..at), 30),
+        Some((at, 't' | 'T')) => (s.get(..at), 40),
+        _ => (Some(s), 0),
+    };
+    let bytes = number.and_then(|n| n.parse::<u64>().ok()).and_then(|n| n.checked_mul(1 << shift));
+    bytes.filter(|n| *n > 0).ok_or_else(|| "a number of bytes, or with K, M, G or T behind it".into())
+}
+
 /// The pool would take 0 for its own choice, and start any number.
 fn threads(s: &str) -> Result<usize, String> {
     s.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "a number from 1 to 1024".into())
 }
 
 impl Cut {
-    /// The output is the last of all names.
-    pub(super) fn settle(mut self) -> Self {
-        if let Some(last) = self.more.pop() {
-            self.more.splice(0..0, self.out.replace(last));
+    /// Sorts out which name is what: the output is the last of all, and what stands behind --split is one of them unless
+    /// it is a number.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if one is missing.
+    pub(super) fn settle(mut self) -> Result<Self, Error> {
+        let named = self.split.clone().flatten().filter(|_| self.parts().is_none());
+        let all = named.into_iter().chain(self.vmcore.take()).chain(self.out.take());
+        let mut names: Vec<PathBuf> = all.chain(std::mem::take(&mut self.more)).collect();
+        self.out = names.pop().filter(|_| !names.is_empty());
+        if self.out.is_none() {
+            return Err(Error::Usage("the name of the output is missing".into()));
         }
-        self
+        self.more = names.split_off(1);
+        self.vmcore = names.pop();
+        Ok(self)
+    }
+
+    /// How many files the output is split over, if it is.
+    pub(super) fn parts(&self) -> Option<usize> {
+        let number = self.split.as_ref()?.as_ref()?.to_str()?;
+        number.parse().ok().filter(|n| (2..=256).contains(n))
     }
 
     /// The files of the input.
@@ -277,9 +327,19 @@ mod tests {
         assert!(parse("xdump-cut info a").is_ok_and(|a| a.command.is_some()));
         assert!(parse("xdump-cut info a b").is_err() && parse("xdump-cut a b c").is_err());
         assert!(parse("xdump-cut info --split a b").is_ok());
-        let cut = parse("xdump-cut --split a b c d").unwrap().cut.settle();
+        let cut = parse("xdump-cut --split a b c d").unwrap().cut.settle().unwrap();
         assert_eq!(cut.inputs(), ["a", "b", "c"].map(Path::new));
         assert_eq!(cut.out.as_deref(), Some(Path::new("d")));
+        for line in ["xdump-cut a b --split 3", "xdump-cut --split 3 a b"] {
+            let cut = parse(line).unwrap().cut.settle().unwrap();
+            assert_eq!(
+                (cut.inputs(), cut.out.as_deref(), cut.parts()),
+                (vec![Path::new("a")], Some(Path::new("b")), Some(3))
+            );
+        }
+        let cut = parse("xdump-cut --split a b").unwrap().cut.settle().unwrap();
+        assert_eq!((cut.inputs(), cut.out.as_deref()), (vec![Path::new("a")], Some(Path::new("b"))));
+        assert!(parse("xdump-cut --split a").is_err());
         assert!(parse("xdump-cut log a --domain 3 --raw").is_ok_and(|a| a.command.is_some()));
         assert!(parse("xdump-cut log a --domain 3 --xen").is_err());
         assert!(parse("xdump-cut -E --compress zlib a b").is_err());
@@ -287,6 +347,8 @@ mod tests {
         assert!(parse("xdump-cut -d 32 a b").is_err());
         assert!(parse("xdump-cut -d 1 --exclude free a b").is_err());
         assert!(parse("xdump-cut --threads 0 a b").is_err());
+        assert!(parse("xdump-cut -L 3M a b").is_ok_and(|a| a.cut.limit == Some(3 << 20)));
+        assert!(parse("xdump-cut -L 99999999999T a b").is_err() && parse("xdump-cut -L 0 a b").is_err());
         assert!(parse("xdump-cut --layout machine --keep-xen a b").is_ok_and(|a| a.cut.keep_xen));
         assert!(parse("xdump-cut --layout mfn a b").is_err());
     }

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod exit;
 pub mod map;
+mod outputs;
 mod progress;
 
 use crate::cut;
@@ -19,7 +20,7 @@ use crate::source::{self, OpenOptions, ReadAt};
 use crate::vmcoreinfo::Vmcoreinfo;
 use crate::xen::XenSyms;
 use crate::xen::alone::UNKNOWN_ID;
-use args::{Args, Command, Cut, InfoArgs, LogArgs, OutputFormat, OutputLayout, ReportFormat};
+use args::{Args, Command, Cut, InfoArgs, LogArgs, OutputLayout, ReportFormat};
 use clap::Parser;
 use exit::Exit;
 use map::MapTo;
@@ -44,8 +45,11 @@ pub fn run() -> Exit {
         },
         Some(Command::Log(log)) => (log.vmcore.clone(), print_log(&log)),
         None => {
-            let cut = args.cut.settle();
-            (cut.vmcore.clone().unwrap_or_default(), cut_out(&cut))
+            let vmcore = args.cut.vmcore.clone().unwrap_or_default();
+            match args.cut.settle() {
+                Ok(cut) => (cut.vmcore.clone().unwrap_or(vmcore), cut_out(&cut)),
+                Err(e) => (vmcore, Err(e)),
+            }
         }
     };
     match done {
@@ -58,10 +62,9 @@ pub fn run() -> Exit {
 }
 
 fn cut_out(args: &Cut) -> Result<()> {
-    let (Some(vmcore), Some(out)) = (&args.vmcore, &args.out) else { return Ok(()) };
-    if args.format == Some(OutputFormat::Elf) && args.compress.is_some() {
-        return Err(Error::Usage("--compress is for the kdump format; ELF has none".into()));
-    }
+    let Some(out) = &args.out else { return Ok(()) };
+    let format = outputs::format(args)?;
+    outputs::check(args, format)?;
     let layout = match (args.layout, args.keep_xen) {
         (OutputLayout::Native, false) => Layout::Native,
         (OutputLayout::Machine, keep_xen) => Layout::Machine { keep_xen },
@@ -78,7 +81,7 @@ fn cut_out(args: &Cut) -> Result<()> {
     };
     let options = Options {
         domain: args.domain.clone().unwrap_or_default(),
-        format: args.format(),
+        format,
         layout,
         level: args.exclude.unwrap_or(args.level),
         require_level: args.require_level,
@@ -87,6 +90,8 @@ fn cut_out(args: &Cut) -> Result<()> {
         vmlinux: args.vmlinux.clone(),
         xen_syms: args.xen_syms.as_deref().map(XenSyms::open).transpose()?,
         strict: args.strict,
+        digest: args.digest,
+        verify: args.verify,
         threads: args.threads.unwrap_or(0),
     };
     let progress = progress::choose(args.quiet);
@@ -97,9 +102,8 @@ fn cut_out(args: &Cut) -> Result<()> {
     if args.all_domains {
         return cut_all(args, &options, &*source, &*progress);
     }
-    args.inputs().into_iter().try_for_each(|part| Output::spare(out, part))?;
-    let output = Output::create(out, args.force, vmcore)?;
-    let report = cut::cut(&*source, &options, output, &*progress);
+    let outs = outputs::open(args, out, &options)?;
+    let report = cut::cut_split(&*source, &options, outs, &*progress);
     progress.finish();
     tell(args, &report?)
 }
@@ -108,15 +112,18 @@ fn cut_out(args: &Cut) -> Result<()> {
 fn cut_all(args: &Cut, options: &Options, source: &dyn ReadAt, progress: &dyn Display) -> Result<()> {
     let (Some(vmcore), Some(folder)) = (&args.vmcore, &args.out) else { return Ok(()) };
     std::fs::create_dir_all(folder).map_err(|e| Error::write(folder.display().to_string(), e))?;
-    let suffix = if options.format == Format::Elf { "elf" } else { "kdump" };
+    let suffix = match options.format {
+        Format::Elf => "elf",
+        Format::ElfZst(_) => "elf.zst",
+        Format::Kdump(_) => "kdump",
+    };
     let output = |id: u16, name: Option<&str>| {
         let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
         let name: String = name.map(|n| format!("-{n}").chars().map(plain).collect()).unwrap_or_default();
         // The one domain of xl dump-core has no number.
         let number = if id == UNKNOWN_ID { String::new() } else { id.to_string() };
         let path = folder.join(format!("dom{number}{name}.{suffix}"));
-        args.inputs().into_iter().try_for_each(|part| Output::spare(&path, part))?;
-        Output::create(&path, args.force, vmcore)
+        outputs::one(args, &path, options.format)
     };
     let all = cut::cut_all(source, options, &output, progress);
     progress.finish();
@@ -142,8 +149,16 @@ fn cut_all(args: &Cut, options: &Options, source: &dyn ReadAt, progress: &dyn Di
     failed.pop().map_or(Ok(()), |last| Err(Error::Partly { failed: failures, all: count, last: Box::new(last) }))
 }
 
-/// Prints the report of a cut.
+/// Prints the report of a cut, and says what became of an output that is not complete.
 fn tell(args: &Cut, report: &Report) -> Result<()> {
+    tell_report(args, report)?;
+    match &report.output.incomplete {
+        Some(why) => Err(Error::Incomplete(why.clone())),
+        None => Ok(()),
+    }
+}
+
+fn tell_report(args: &Cut, report: &Report) -> Result<()> {
     if args.quiet {
         let name = args.vmcore.as_deref().map(Path::display);
         let Some(name) = name else { return Ok(()) };
@@ -155,6 +170,11 @@ fn tell(args: &Cut, report: &Report) -> Result<()> {
         ReportFormat::Text => report.to_string(),
         ReportFormat::Json => json(report),
     };
+    if outputs::is_stdout(args) {
+        // Standard output has the dump.
+        complain(&text);
+        return Ok(());
+    }
     print(&format!("{text}\n"))
 }
 
@@ -232,17 +252,4 @@ fn print(text: &str) -> Result<()> {
 fn complain(line: &str) {
     // Where standard error is gone, nobody can be told.
     let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-impl Cut {
-    /// The format that the options and the output's name ask for.
-    fn format(&self) -> Format {
-        let named_elf = self.out.as_deref().and_then(Path::extension).is_some_and(|e| e == "elf");
-        match self.format {
-            Some(OutputFormat::Elf) => Format::Elf,
-            Some(OutputFormat::Kdump) => Format::Kdump(self.compress.unwrap_or_default()),
-            None if self.elf || (named_elf && self.compress.is_none()) => Format::Elf,
-            None => Format::Kdump(self.compress.unwrap_or_default()),
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! What moves pages in parallel: chunks of the plan, read, altered and compressed by many threads, handed on in order.
 
 pub mod codec;
+pub mod digest;
 pub mod ordered;
 pub mod walk;
 

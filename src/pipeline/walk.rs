@@ -7,6 +7,7 @@ use crate::source::MachineMemory;
 use crate::source::machine::Run as Bytes;
 use crate::units::{Mfn, PAGE_SIZE, Page, Pfn};
 use crate::xen::frame_table::Cursor;
+use crate::xen::{FrameTable, Host};
 use std::sync::Mutex;
 
 /// Pages that one task handles: 1 MiB, what storage likes to be read in.
@@ -15,12 +16,22 @@ pub const CHUNK: u64 = 256;
 /// A part of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// Where it begins.
+    /// Where it begins, or before that.
     from: Spot,
+    /// Pages from there to its first.
+    skip: u64,
     /// Its pages.
     pub pages: u64,
     /// Pages of the plan before it.
     pub first: u64,
+}
+
+impl Chunk {
+    /// A part of it: `pages` at most, from its page `skip` on.
+    pub fn part(self, skip: u64, pages: u64) -> Self {
+        let skip = skip.min(self.pages);
+        Self { skip: self.skip + skip, first: self.first + skip, pages: pages.min(self.pages - skip), ..self }
+    }
 }
 
 /// Cuts the plan into chunks, without a list of them.
@@ -36,7 +47,7 @@ pub fn chunks<'p>(plan: &'p Plan<'_>) -> impl Iterator<Item = Chunk> + 'p {
             pages += taken;
         }
         first += pages;
-        (pages > 0).then_some(Chunk { from, pages, first: first - pages })
+        (pages > 0).then_some(Chunk { from, skip: 0, pages, first: first - pages })
     })
 }
 
@@ -58,7 +69,7 @@ pub enum Piece<'b> {
 pub struct Worker<'a> {
     buffer: Vec<u8>,
     page: Box<Page>,
-    frames: Cursor<'a>,
+    frames: Option<Cursor<'a>>,
 }
 
 /// Walks chunks of a plan.
@@ -66,19 +77,38 @@ pub struct Worker<'a> {
 pub struct Walker<'a> {
     plan: &'a Plan<'a>,
     mem: &'a MachineMemory<'a>,
-    frames: &'a crate::xen::FrameTable<'a>,
+    frames: Option<&'a FrameTable<'a>>,
     idle: Mutex<Vec<Worker<'a>>>,
 }
 
 impl<'a> Walker<'a> {
     /// A walker over `plan`, which was made for this host.
-    pub fn new(host: &'a crate::xen::Host<'a>, plan: &'a Plan<'a>) -> Self {
-        Self { plan, mem: host.memory(), frames: &host.frames, idle: Mutex::new(Vec::new()) }
+    pub fn new(host: &'a Host<'a>, plan: &'a Plan<'a>) -> Self {
+        Self { plan, mem: host.memory(), frames: Some(&host.frames), idle: Mutex::new(Vec::new()) }
+    }
+
+    /// A walker over a plan that alters nothing, for memory without Xen.
+    pub fn unaltered(mem: &'a MachineMemory<'a>, plan: &'a Plan<'a>) -> Self {
+        Self { plan, mem, frames: None, idle: Mutex::new(Vec::new()) }
     }
 
     /// The plan.
     pub fn plan(&self) -> &'a Plan<'a> {
         self.plan
+    }
+
+    /// The first page of a chunk of it.
+    pub fn first_pfn(&self, chunk: Chunk) -> Pfn {
+        let mut skip = chunk.skip;
+        let mut pieces = self.plan.pieces_from(chunk.from);
+        let first = pieces.find_map(|p| match skip.checked_sub(p.len) {
+            Some(rest) => {
+                skip = rest;
+                None
+            }
+            None => Some(Pfn(p.pfn.0 + skip)),
+        });
+        first.unwrap_or(self.plan.end())
     }
 
     /// Hands each piece of the chunk to `each`, with its PFN.
@@ -90,7 +120,7 @@ impl<'a> Walker<'a> {
         let mut worker = idle.unwrap_or_else(|| Worker {
             buffer: Vec::new(),
             page: Box::new([0; PAGE_SIZE]),
-            frames: self.frames.cursor(),
+            frames: self.frames.map(FrameTable::cursor),
         });
         let done = self.walk(&mut worker, chunk, &mut each);
         if let Ok(mut idle) = self.idle.lock() {
@@ -105,10 +135,12 @@ impl<'a> Walker<'a> {
         chunk: Chunk,
         each: &mut impl FnMut(Pfn, Piece<'_>) -> Result<()>,
     ) -> Result<()> {
-        let mut left = chunk.pages;
+        let (mut left, mut skip) = (chunk.pages, chunk.skip);
         for piece in self.plan.pieces_from(chunk.from) {
-            let (mut pfn, mut mfn) = (piece.pfn, piece.mfn);
-            let len = left.min(piece.len);
+            let before = skip.min(piece.len);
+            skip -= before;
+            let (mut pfn, mut mfn) = (Pfn(piece.pfn.0 + before), Mfn(piece.mfn.0 + before));
+            let len = left.min(piece.len - before);
             let end = pfn.0 + len;
             while pfn.0 < end {
                 let upto = self.plan.next_altered(pfn).map_or(end, |p| p.0.min(end));
@@ -159,7 +191,7 @@ impl<'a> Walker<'a> {
         let read = mfn.addr().ok_or(Absence::NotInDump).and_then(|a| self.mem.read(a, &mut worker.page[..]));
         match read {
             Ok(()) => {
-                self.plan.alter(&mut worker.frames, pfn, &mut worker.page);
+                self.plan.alter(worker.frames.as_mut(), pfn, &mut worker.page);
                 each(pfn, Piece::Altered(&worker.page))
             }
             Err(why) => each(pfn, Piece::Lost(why)),

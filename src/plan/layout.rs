@@ -92,7 +92,7 @@ impl<'a> Plan<'a> {
             excluded,
             extra: heap.into_iter().map(|mfn| (mfn, Pfn(mfn.0))).collect(),
             own,
-            rewriter,
+            rewriter: None,
             tally: Tally::default(),
             patches: Vec::new(),
             tables: Vec::new(),

@@ -13,6 +13,7 @@ use crate::linux::marks::Mark;
 use crate::source::MachineMemory;
 use crate::source::container::Place;
 use crate::units::{Mfn, PAGE_BYTES, PAGE_SIZE, Page, Pfn};
+use crate::xen::frame_table::Cursor;
 use crate::xen::own::Own;
 use crate::xen::p2m::Run;
 use crate::xen::{Domain, Host, P2m};
@@ -53,8 +54,8 @@ pub struct Plan<'a> {
     pub extra: Vec<(Mfn, Pfn)>,
     /// Xen's own memory, if it stays.
     pub own: Own,
-    /// The page tables and how to rewrite them.
-    pub rewriter: Rewriter<'a>,
+    /// How to rewrite the page tables, if there are any to be.
+    pub rewriter: Option<Rewriter<'a>>,
     /// What rewriting does, counted over all tables.
     pub tally: Tally,
     /// Words to clear, by PFN.
@@ -97,7 +98,7 @@ impl<'a> Plan<'a> {
             excluded,
             extra,
             own: Own::default(),
-            rewriter,
+            rewriter: Some(rewriter),
             tally: survey.tally,
             patches: Vec::new(),
             tables,
@@ -177,9 +178,9 @@ impl<'a> Plan<'a> {
     }
 
     /// Alters a page that [`Self::next_altered`] named.
-    pub fn alter(&self, frames: &mut crate::xen::frame_table::Cursor<'_>, pfn: Pfn, page: &mut Page) {
-        if let Some(table) = self.table(pfn) {
-            self.rewriter.rewrite(frames, table, page);
+    pub fn alter(&self, frames: Option<&mut Cursor<'_>>, pfn: Pfn, page: &mut Page) {
+        if let (Some(table), Some(rewriter), Some(frames)) = (self.table(pfn), &self.rewriter, frames) {
+            rewriter.rewrite(frames, table, page);
         }
         let first = self.patches.partition_point(|p| p.pfn < pfn);
         for patch in self.patches.get(first..).unwrap_or_default().iter().take_while(|p| p.pfn == pfn) {

@@ -177,6 +177,14 @@ pub struct OutputReport {
     pub absent: BTreeMap<String, u64>,
     /// Pages that stand beyond `p_filesz` of the dump and were taken for zeros.
     pub unstored: u64,
+    /// Where the output is: its name, or that with `.incomplete`; the parts of a split one.
+    pub files: Vec<String>,
+    /// Why it ends early, if it does.
+    pub incomplete: Option<String>,
+    /// The digest of all pages, if it was asked for.
+    pub digest: Option<String>,
+    /// How many pages were read again and found to be right, if that was asked for.
+    pub verified: Option<u64>,
 }
 
 impl Report {
@@ -364,12 +372,14 @@ impl Report {
         let out = &mut self.output;
         out.format = match format {
             Format::Elf => "elf".into(),
+            Format::ElfZst(level) => format!("elf in zstd:{level}"),
             Format::Kdump(codec) => format!("kdump {codec}"),
         };
         out.bytes = written.bytes;
         out.kept = written.stored;
         out.zero = written.zero;
         out.pages = written.stored + written.zero;
+        (out.digest, out.incomplete) = (written.digest.clone(), written.incomplete.clone());
         if written.lost() > 0 {
             self.warnings.push(format!("{} pages could not be had; they are missing from the output", written.lost()));
         }

@@ -74,7 +74,18 @@ impl fmt::Display for Report {
             writeln!(f, "  warning: {w}")?;
         }
         let layout = if o.layout.starts_with("machine") { format!(", {} layout", o.layout) } else { String::new() };
-        write!(f, "  output: {}{layout}, {} ({} bytes)", o.format, size(o.bytes), o.bytes)
+        if let Some(digest) = &o.digest {
+            writeln!(f, "  digest of all pages: blake3:{digest}")?;
+        }
+        if let Some(pages) = o.verified {
+            writeln!(f, "  verified: {pages} pages, read again, are those of the source")?;
+        }
+        write!(f, "  output: {}{layout}, {} ({} bytes)", o.format, size(o.bytes), o.bytes)?;
+        match &o.files[..] {
+            files if o.incomplete.is_some() => write!(f, ", incomplete: {}", files.join(", ")),
+            [_] | [] => Ok(()),
+            files => write!(f, " in {} files", files.len()),
+        }
     }
 }
 

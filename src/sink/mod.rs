@@ -1,14 +1,35 @@
-//! What writes a file: the notes of a native dump, and the two formats.
+//! What writes a file: the notes of a native dump, and the formats.
 
 pub mod elf;
 pub mod kdump;
 pub mod notes;
 mod output;
+pub mod zst;
 
-pub use output::Output;
+pub use output::{Mode, Output};
 
-use crate::error::Absence;
+use crate::error::{Absence, Error, Result};
+use crate::options::Format;
+use crate::pipeline::Progress;
+use crate::pipeline::walk::Walker;
+use elf::Window;
+use notes::NoteBlob;
 use std::collections::BTreeMap;
+
+/// What the headers of a dump say, whatever its format.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// All notes.
+    pub notes: NoteBlob,
+    /// The address ranges of the kernel in which pages stand: the direct map first, which has all of them, then its image.
+    pub windows: Vec<Window>,
+    /// sysname, nodename, release, version, machine, domainname.
+    pub uts: [String; 6],
+    /// VMCOREINFO's phys_base; 0 in a PV kernel.
+    pub phys_base: i64,
+    /// Number of CPUs that the notes have registers of.
+    pub cpus: u32,
+}
 
 /// What a format wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,13 +40,40 @@ pub struct Written {
     pub zero: u64,
     /// Pages that could not be had while writing, by reason; readers see them as missing.
     pub lost: BTreeMap<Absence, u64>,
-    /// Size of the file in bytes.
+    /// Size of the file in bytes, of all files of a split dump.
     pub bytes: u64,
+    /// The digest of all pages, if the notes have room for it.
+    pub digest: Option<String>,
+    /// Why the file ends before all is in it, if it does.
+    pub incomplete: Option<String>,
 }
 
 impl Written {
     /// All pages that could not be had.
     pub fn lost(&self) -> u64 {
         self.lost.values().sum()
+    }
+}
+
+/// Writes the pages of `walker` in a format, split over `outs` if there are several. Where the disk is full, the outputs end
+/// early and are marked incomplete.
+///
+/// # Errors
+/// [`Error::Write`]; [`Error::Usage`] if the format cannot be split, or not hold the domain.
+pub fn write(
+    format: Format,
+    walker: &Walker<'_>,
+    facts: &Facts,
+    outs: &[Output],
+    pool: &rayon::ThreadPool,
+    progress: &dyn Progress,
+) -> Result<Written> {
+    match (format, outs) {
+        (Format::Kdump(codec), _) => kdump::write(walker, facts, codec, outs, pool, progress),
+        (Format::Elf, [out]) => elf::write(walker, facts, out, pool, progress),
+        (Format::ElfZst(level), [out]) => zst::write(walker, facts, level, out, pool, progress),
+        (Format::Elf | Format::ElfZst(_), _) => {
+            Err(Error::Usage("only the kdump format can be split over several files".into()))
+        }
     }
 }

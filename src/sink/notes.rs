@@ -16,6 +16,7 @@
 //! `VMCOREINFO` behind them, unless the source has one, and `XDUMPCUT`. makedumpfile needs the former to filter without a
 //! vmlinux.
 
+use crate::pipeline::digest::HEX_DIGITS;
 use crate::source::notes::Note;
 use crate::units::{Mfn, PAGE_SHIFT, Pfn};
 use crate::xen::hvm::Control;
@@ -25,6 +26,8 @@ use crate::xen::vcpu::{UserRegs, Vcpu};
 /// Type of the note that this program leaves: "xcut". crash goes by types alone in kdump-compressed files, so it must
 /// be none that crash knows (1 would be one more CPU).
 pub const XDUMPCUT_TYPE: u32 = 0x7863_7574;
+/// Before the digest, on the last line of that note.
+const DIGEST_LINE: &str = "DIGEST=blake3:";
 const NT_PRSTATUS: u32 = 1;
 const PRSTATUS_SIZE: usize = 336;
 const PR_PID: usize = 32;
@@ -38,11 +41,14 @@ pub struct NoteBlob {
     pub bytes: Vec<u8>,
     /// Position and size of the VMCOREINFO text in them.
     pub vmcoreinfo: Option<(usize, usize)>,
+    /// Position of the digest's hex digits in them, which are zeros until all pages are known.
+    pub digest: Option<usize>,
 }
 
 impl NoteBlob {
-    /// All notes of a dump. `root` is the kernel's root table, for CR3; `about` the text of the XDUMPCUT note.
-    pub fn new(vcpus: &[Vcpu], vmcoreinfo: Option<&str>, root: Option<Pfn>, about: &str) -> Self {
+    /// All notes of a dump. `root` is the kernel's root table, for CR3; `about` the text of the XDUMPCUT note,
+    /// which gets room for a digest.
+    pub fn new(vcpus: &[Vcpu], vmcoreinfo: Option<&str>, root: Option<Pfn>, about: &str, digest: bool) -> Self {
         let mut blob = Self::default();
         for v in vcpus.iter().filter(|v| v.has_note()) {
             blob.push(b"CORE", NT_PRSTATUS, &prstatus(v.id.saturating_add(1), v.regs.unwrap_or_default()));
@@ -54,7 +60,7 @@ impl NoteBlob {
             let at = blob.push(b"VMCOREINFO", 0, text.as_bytes());
             blob.vmcoreinfo = Some((at, text.len()));
         }
-        blob.push(b"XDUMPCUT", XDUMPCUT_TYPE, about.as_bytes());
+        blob.push_about(about, digest);
         blob
     }
 
@@ -66,6 +72,7 @@ impl NoteBlob {
         list: Mfn,
         vmcoreinfo: Option<&str>,
         about: &str,
+        digest: bool,
     ) -> Self {
         let mut blob = Self::default();
         let mut crash = false;
@@ -90,8 +97,15 @@ impl NoteBlob {
             let at = blob.push(b"VMCOREINFO", 0, text.as_bytes());
             blob.vmcoreinfo = Some((at, text.len()));
         }
-        blob.push(b"XDUMPCUT", XDUMPCUT_TYPE, about.as_bytes());
+        blob.push_about(about, digest);
         blob
+    }
+
+    /// Appends the XDUMPCUT note; with `digest` its last line has room for that.
+    fn push_about(&mut self, about: &str, digest: bool) {
+        let room = if digest { format!("{DIGEST_LINE}{:0width$}\n", 0, width = HEX_DIGITS) } else { String::new() };
+        let at = self.push(b"XDUMPCUT", XDUMPCUT_TYPE, format!("{about}{room}").as_bytes());
+        self.digest = digest.then_some(at + about.len() + DIGEST_LINE.len());
     }
 
     fn push(&mut self, name: &[u8], kind: u32, desc: &[u8]) -> usize {

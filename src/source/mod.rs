@@ -124,6 +124,10 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
     } else {
         File::open(path).map_err(|e| Error::read("the dump", e))?
     };
+    open_file(file, options)
+}
+
+fn open_file(file: File, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
     let meta = file.metadata().map_err(|e| Error::read("the dump", e))?;
     if meta.is_dir() {
         return Err(Error::Usage("is a folder, not a dump".into()));
@@ -164,10 +168,23 @@ pub fn open_all(paths: &[&Path], options: &OpenOptions) -> Result<Box<dyn ReadAt
         let one = paths.len() == 1;
         files.push(open(path, options).map_err(|e| if one { e } else { e.of_part(path) })?);
     }
-    Ok(match files.len() {
+    Ok(joined(files))
+}
+
+/// Opens files that are open already, the parts of a split dump if there are several.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_files(files: Vec<File>, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
+    let opened: Result<Vec<_>> = files.into_iter().map(|file| open_file(file, options)).collect();
+    Ok(joined(opened?))
+}
+
+fn joined(mut files: Vec<Box<dyn ReadAt>>) -> Box<dyn ReadAt> {
+    match files.len() {
         1 => files.swap_remove(0),
         _ => Box::new(Set::new(files)),
-    })
+    }
 }
 
 /// Wrappers within each other that are taken off in place.

@@ -1,36 +1,30 @@
-//! The output file: complete under its name, or not there at all.
+//! A file that is complete under its name, or not there at all.
 
 use crate::error::{Error, Result};
-use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, renameat_with};
+use rustix::fs::{Advice, CWD, FlockOperation, OFlags, RenameFlags, fadvise, flock, renameat_with};
 use rustix::io::Errno;
 use std::fs::{File, FileType, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// A file that is written beside its name as `NAME.incomplete`, and renamed when it is complete and on the disk. Without
-/// [`Output::commit`] it is removed again. A device is written in place.
+/// What is written to, and how it gets its name.
 #[derive(Debug)]
-pub struct Output {
-    file: File,
-    path: PathBuf,
+pub(super) struct Target {
+    pub(super) file: File,
+    pub(super) path: PathBuf,
+    /// The name until it is complete; none for a device or a pipe, which are written in place.
     temporary: Option<PathBuf>,
     overwrite: bool,
 }
 
-impl Output {
-    /// Opens the output; with `overwrite`, what stands there is replaced at the end, and what a killed run left beside it
-    /// now. `keep` is the input: it is never written to. A dump holds the secrets of a machine, so only the owner may
-    /// read the new file.
-    ///
-    /// # Errors
-    /// [`Error::OutputExists`], [`Error::Usage`] for a folder, a pipe or the input itself, or [`Error::Write`] with what
-    /// the operating system says.
-    pub fn create(path: &Path, overwrite: bool, keep: &Path) -> Result<Self> {
+impl Target {
+    /// As [`super::Output::create`]. `append` says that it is written from the start to the end, so that a pipe will do.
+    pub(super) fn create(path: &Path, overwrite: bool, keep: &Path, append: bool) -> Result<Self> {
         let name = path.display().to_string();
-        Self::spare(path, keep)?;
+        spare(path, keep)?;
         if let Some(kind) = std::fs::metadata(path).ok().map(|m| m.file_type()).filter(|t| !t.is_file()) {
-            return Self::in_place(path, kind);
+            return Self::in_place(path, kind, append);
         }
         // A link that leads nowhere is there too.
         if path.symlink_metadata().is_ok() && !overwrite {
@@ -43,98 +37,93 @@ impl Output {
         Ok(Self { file, path: path.into(), temporary: Some(temporary), overwrite })
     }
 
-    /// Refuses `path` if it is the same file as `keep`.
-    ///
-    /// # Errors
-    /// [`Error::Usage`].
-    pub fn spare(path: &Path, keep: &Path) -> Result<()> {
-        if same_file(path, keep) {
-            let name = path.display();
-            return Err(Error::Usage(format!("{name} is the dump itself; give another name for the cut")));
-        }
-        Ok(())
-    }
-
-    fn in_place(path: &Path, kind: FileType) -> Result<Self> {
+    fn in_place(path: &Path, kind: FileType, append: bool) -> Result<Self> {
         let name = path.display().to_string();
         if kind.is_dir() {
             return Err(Error::Usage(format!("{name} is a folder, not a file to write")));
         }
-        if kind.is_fifo() || kind.is_socket() {
+        if (kind.is_fifo() || kind.is_socket()) && !append {
             return Err(Error::Usage(format!(
-                "{name} is a pipe; the cut needs a file or a device that it can seek in"
+                "{name} is a pipe; give -F for a flattened stream, or a file or a device that the cut can seek in"
             )));
         }
-        let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| Error::write(name, e))?;
+        let file = OpenOptions::new().read(!append).write(true).open(path).map_err(|e| Error::write(name, e))?;
         Ok(Self { file, path: path.into(), temporary: None, overwrite: true })
     }
 
-    /// Whether it is a new file, whose unwritten parts read as zeros; a device's do not.
-    pub fn is_new(&self) -> bool {
+    /// Whether it is a new file.
+    pub(super) fn is_new(&self) -> bool {
         self.temporary.is_some()
     }
 
-    /// Writes at a position; from any thread.
-    ///
-    /// # Errors
-    /// [`Error::Write`].
-    pub fn write_at(&self, bytes: &[u8], at: u64) -> Result<()> {
-        self.file.write_all_at(bytes, at).map_err(|e| self.error(e))
-    }
-
-    /// Sets the size; what was not written reads as zeros.
-    ///
-    /// # Errors
-    /// [`Error::Write`].
-    pub fn set_len(&self, len: u64) -> Result<()> {
-        if self.temporary.is_none() {
-            return Ok(());
+    /// The file once more, of which the system forgets what it has in memory, so that the disk has to tell.
+    pub(super) fn reopen(&self) -> io::Result<File> {
+        match self.file.sync_all() {
+            Err(e) if e.kind() != io::ErrorKind::InvalidInput => return Err(e),
+            _ => {}
         }
-        self.file.set_len(len).map_err(|e| self.error(e))
+        let file = File::open(self.temporary.as_deref().unwrap_or(&self.path))?;
+        // A file system in memory has nothing else.
+        let _ = fadvise(&file, 0, None, Advice::DontNeed);
+        Ok(file)
     }
 
-    /// Puts the file on the disk and gives it its name.
-    ///
-    /// # Errors
-    /// [`Error::Write`], or [`Error::OutputExists`] if another file took the name meanwhile.
-    pub fn commit(mut self) -> Result<()> {
-        let Some(temporary) = self.temporary.as_ref() else {
-            return match self.file.sync_all() {
-                // Not every device has anything to sync.
-                Err(e) if e.kind() != io::ErrorKind::InvalidInput => Err(self.error(e)),
-                _ => Ok(()),
-            };
-        };
-        self.file.sync_all().map_err(|e| self.error(e))?;
+    /// Puts it on the disk; with `rename` it gets its name, else it stays where it is. Where
+    /// that is.
+    pub(super) fn finish(mut self, rename: bool) -> Result<String> {
+        match self.file.sync_all() {
+            // Not every device, and no pipe, has anything to sync.
+            Err(e) if e.kind() != io::ErrorKind::InvalidInput || self.temporary.is_some() => Err(self.error(e)),
+            _ => Ok(()),
+        }?;
+        let name = |path: &Path| path.display().to_string();
+        let Some(temporary) = self.temporary.take() else { return Ok(name(&self.path)) };
+        if !rename {
+            return Ok(name(&temporary));
+        }
         let renamed = if self.overwrite {
-            std::fs::rename(temporary, &self.path)
+            std::fs::rename(&temporary, &self.path)
         } else {
-            match renameat_with(CWD, temporary, CWD, &self.path, RenameFlags::NOREPLACE) {
-                Err(Errno::EXIST) => return Err(Error::OutputExists(self.path.display().to_string())),
+            match renameat_with(CWD, &temporary, CWD, &self.path, RenameFlags::NOREPLACE) {
+                Err(Errno::EXIST) => {
+                    self.temporary = Some(temporary);
+                    return Err(Error::OutputExists(self.path.display().to_string()));
+                }
                 // A file system that cannot refuse: the check at the start has to do.
-                Err(Errno::INVAL | Errno::NOSYS) => std::fs::rename(temporary, &self.path),
+                Err(Errno::INVAL | Errno::NOSYS) => std::fs::rename(&temporary, &self.path),
                 other => other.map_err(Into::into),
             }
         };
-        renamed.map_err(|e| self.error(e))?;
-        self.temporary = None;
+        if let Err(e) = renamed {
+            self.temporary = Some(temporary);
+            return Err(self.error(e));
+        }
         let parent = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // The name is on the disk when the folder is; not every file system lets a folder be synced.
         let _ = File::open(parent).and_then(|dir| dir.sync_all());
-        Ok(())
+        Ok(name(&self.path))
     }
 
-    fn error(&self, e: io::Error) -> Error {
+    pub(super) fn error(&self, e: io::Error) -> Error {
         Error::write(self.path.display().to_string(), e)
     }
 }
 
-impl Drop for Output {
+impl Drop for Target {
     fn drop(&mut self) {
         if let Some(temporary) = &self.temporary {
             let _ = std::fs::remove_file(temporary);
         }
     }
+}
+
+/// Refuses `path` if it is the same file as `keep`.
+pub(super) fn spare(path: &Path, keep: &Path) -> Result<()> {
+    if same_file(path, keep) {
+        let name = path.display();
+        return Err(Error::Usage(format!("{name} is the dump itself; give another name for the cut")));
+    }
+    Ok(())
 }
 
 /// Makes the temporary file, locked. One that is there already is replaced only with `overwrite`, and never while

@@ -1,0 +1,103 @@
+//! Where the output goes, and in which format.
+
+use super::args::{Cut, OutputFormat};
+use crate::error::{Error, Result};
+use crate::options::{Format, Options};
+use crate::pipeline::codec::Codec;
+use crate::sink::{Mode, Output};
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+/// The level of zstd in ELF files: what is gained beyond it is little (`benches/README.md`).
+const ELF_LEVEL: i32 = 3;
+
+/// The format that the options and the output's name ask for.
+pub(super) fn format(args: &Cut) -> Result<Format> {
+    let name = args.out.as_deref().and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned());
+    let ends = |end: &str| name.as_ref().is_some_and(|n| n.ends_with(end));
+    let elf_zst = || match args.compress {
+        None => Ok(Format::ElfZst(ELF_LEVEL)),
+        Some(Codec::Zstd(level)) => Ok(Format::ElfZst(level)),
+        Some(codec) => Err(Error::Usage(format!("elf.zst is compressed by zstd, not by {codec}"))),
+    };
+    match args.format {
+        Some(OutputFormat::Elf) if args.compress.is_some() => {
+            Err(Error::Usage("--compress is for the kdump format; ELF has none".into()))
+        }
+        Some(OutputFormat::Elf) => Ok(Format::Elf),
+        Some(OutputFormat::ElfZst) => elf_zst(),
+        Some(OutputFormat::Kdump) => Ok(Format::Kdump(args.compress.unwrap_or_default())),
+        None if args.elf => Ok(Format::Elf),
+        None if ends(".elf.zst") => elf_zst(),
+        None if ends(".elf") && args.compress.is_none() => Ok(Format::Elf),
+        None => Ok(Format::Kdump(args.compress.unwrap_or_default())),
+    }
+}
+
+/// Refuses what does not go together.
+pub(super) fn check(args: &Cut, format: Format) -> Result<()> {
+    let usage = |why: &str| Err(Error::Usage(why.into()));
+    let elf = !matches!(format, Format::Kdump(_));
+    match () {
+        () if args.parts().is_some() && elf => usage("only the kdump format can be split over several files"),
+        () if args.parts().is_some() && (args.all_domains || streams(args)) => {
+            usage("--split with a number does not go with --all-domains, -F or standard output")
+        }
+        () if args.all_domains && is_stdout(args) => usage("--all-domains needs a folder, not standard output"),
+        () if args.verify && streams(args) => usage("--verify needs an output that can be read again, not a stream"),
+        () if args.flatten && matches!(format, Format::ElfZst(_)) => usage("elf.zst is a stream already; leave -F out"),
+        () if is_stdout(args) && std::io::stdout().is_terminal() => {
+            usage("standard output is a terminal; a dump should go into a pipe or a file")
+        }
+        () => Ok(()),
+    }
+}
+
+/// Whether the dump goes to standard output.
+pub(super) fn is_stdout(args: &Cut) -> bool {
+    args.out.as_deref() == Some(Path::new("-"))
+}
+
+/// Whether it can be written from its start to its end only.
+fn streams(args: &Cut) -> bool {
+    args.flatten || is_stdout(args)
+}
+
+/// Opens the output, or the parts of it.
+pub(super) fn open(args: &Cut, out: &Path, options: &Options) -> Result<Vec<Output>> {
+    match args.parts() {
+        None => Ok(vec![one(args, out, options.format)?]),
+        Some(parts) => (1..=parts).map(|n| one(args, &part(out, n), options.format)).collect(),
+    }
+}
+
+/// The name of a part.
+fn part(out: &Path, number: usize) -> PathBuf {
+    let mut name = OsString::from(out);
+    name.push(format!(".{number}"));
+    name.into()
+}
+
+/// Opens one output.
+pub(super) fn one(args: &Cut, out: &Path, format: Format) -> Result<Output> {
+    let mode = match format {
+        Format::ElfZst(_) => Mode::Append,
+        _ if streams(args) => Mode::Flattened,
+        _ => Mode::Positions,
+    };
+    let limit = args.limit.unwrap_or(u64::MAX);
+    if is_stdout(args) && !args.all_domains {
+        return Ok(Output::pipe(mode, std::io::stdout())?.with_limit(limit));
+    }
+    args.inputs().into_iter().try_for_each(|input| Output::spare(out, input))?;
+    let input = args.vmcore.as_deref().unwrap_or(Path::new(""));
+    // A file can be mended where it was cut short.
+    let mode = if mode == Mode::Append && !is_pipe(out) { Mode::Positions } else { mode };
+    Ok(Output::create_in(mode, out, args.force, input)?.with_limit(limit))
+}
+
+fn is_pipe(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    path.metadata().is_ok_and(|m| m.file_type().is_fifo() || m.file_type().is_socket())
+}

@@ -1,0 +1,181 @@
+//! The whole way: a dump in, a domain's dump out, a report of what happened.
+
+mod prepare;
+mod verify;
+
+pub use prepare::Prepared;
+
+use crate::error::{Absence, Error, Kind, Result};
+use crate::linux::{own_list, toolstack};
+use crate::options::Options;
+use crate::pick;
+use crate::pipeline::Progress;
+use crate::pipeline::walk::Walker;
+use crate::report::Report;
+use crate::sink::{self, Output, Written};
+use crate::source::{self, ReadAt, Vmcore};
+use crate::xen::p2m::inverted::Inverted;
+use crate::xen::p2m::{Help, Owned};
+use crate::xen::survey::Survey;
+use crate::xen::{Domain, Host, P2m};
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+/// Cuts the domain that the options name out of `source` and writes it to `out`.
+///
+/// # Errors
+/// The first structure without which no cut can be made, or what the operating system says of the output.
+pub fn cut(source: &dyn ReadAt, options: &Options, out: Output, progress: &dyn Progress) -> Result<Report> {
+    cut_split(source, options, vec![out], progress)
+}
+
+/// The same, split over several outputs.
+///
+/// # Errors
+/// As [`cut`]; [`Error::Usage`] if the format cannot be split.
+pub fn cut_split(source: &dyn ReadAt, options: &Options, outs: Vec<Output>, progress: &dyn Progress) -> Result<Report> {
+    with_host(source, options, progress, false, |cutter| {
+        let domain = cutter.pick()?;
+        cutter.cut(domain, outs)
+    })
+}
+
+/// What became of a domain: its id, and the report of its cut.
+pub type Outcome = (u16, Result<Report>);
+
+/// Cuts every domain out of `source`, each to the output that `out` makes for its id and name. One that cannot be cut does
+/// not keep the others from it.
+///
+/// # Errors
+/// The first structure without which no domain can be cut.
+pub fn cut_all(
+    source: &dyn ReadAt,
+    options: &Options,
+    out: &dyn Fn(u16, Option<&str>) -> Result<Output>,
+    progress: &dyn Progress,
+) -> Result<Vec<Outcome>> {
+    with_host(source, options, progress, true, |cutter| {
+        let names = cutter.names();
+        let one = |domain: &Domain| {
+            let out = out(domain.id, toolstack::name_of(domain, &names));
+            (domain.id, out.and_then(|out| cutter.cut(domain, vec![out])))
+        };
+        Ok(cutter.host.domains.iter().map(one).collect())
+    })
+}
+
+/// Reads what does not depend on one domain.
+fn with_host<T>(
+    source: &dyn ReadAt,
+    options: &Options,
+    progress: &dyn Progress,
+    several: bool,
+    work: impl FnOnce(&Cutter<'_>) -> Result<T>,
+) -> Result<T> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
+    let pool = pool.map_err(|e| Error::Usage(format!("{} threads: {e}", options.threads)))?;
+    progress.stage("reading headers and notes", None);
+    let (core, mem) = source::read(source)?;
+    if options.strict {
+        mem.history().must_be_sound()?;
+    }
+    progress.stage("reading Xen's structures", None);
+    let done = Host::open_with(&mem, &core, options.xen_syms.as_ref()).and_then(|host| {
+        let (inverted, machine) = (OnceLock::new(), OnceLock::new());
+        work(&Cutter { host: &host, core: &core, options, pool: &pool, progress, several, inverted, machine })
+    });
+    done.map_err(|e| e.of_damaged(&mem.history().damage))
+}
+
+/// Cuts domains of one host.
+struct Cutter<'a> {
+    host: &'a Host<'a>,
+    core: &'a Vmcore,
+    options: &'a Options,
+    pool: &'a rayon::ThreadPool,
+    progress: &'a dyn Progress,
+    /// Whether more than one domain is cut.
+    several: bool,
+    /// All domains' frames as the M2P has them, if several are cut; and if any of them needs that.
+    inverted: OnceLock<BTreeMap<u16, Inverted>>,
+    /// What else is on the machine; the same for all domains.
+    machine: OnceLock<Survey>,
+}
+
+impl Cutter<'_> {
+    /// The domain that the options name.
+    fn pick(&self) -> Result<&Domain> {
+        pick::pick(self.host, &self.options.domain, &|| self.names())
+    }
+
+    /// The names that dom0's toolstack gave to domains.
+    fn names(&self) -> BTreeMap<toolstack::Handle, String> {
+        self.progress.stage("finding the domains' names", None);
+        let read = |dom0| {
+            let p2m = self.p2m(dom0).ok()?;
+            Some(self.pool.install(|| toolstack::names(self.host.memory(), &p2m)))
+        };
+        self.host.hardware_domain().and_then(read).unwrap_or_default()
+    }
+
+    fn machine(&self) -> &Survey {
+        self.machine.get_or_init(|| self.pool.install(|| Survey::take(self.host)))
+    }
+
+    fn p2m(&self, domain: &Domain) -> Result<P2m> {
+        let one = OnceLock::new();
+        let all = || Inverted::of_all(self.host);
+        let inverted = || match self.several {
+            true => self.inverted.get_or_init(all).get(&domain.id).unwrap_or(Inverted::NOTHING),
+            false => one.get_or_init(|| Inverted::read(self.host, domain)),
+        };
+        let machine = self.machine();
+        // A domain that owns nothing has no entry.
+        let owned = machine.domains.get(&domain.id).map(|pages| Owned { pages: *pages, exact: machine.exact });
+        let help = Help { own: None, owned, inverted: &inverted };
+        self.pool.install(|| own_list::read(self.host, domain, self.options.symbols.as_ref(), &help))
+    }
+
+    /// What the user gave is of one kernel; where several domains are cut, others do without it, and it is said.
+    fn not_this_kernels(&self, error: Error, report: &mut Report) -> Result<()> {
+        if !self.several || error.kind() != Kind::Usage {
+            return Err(error);
+        }
+        report.warnings.push(error.to_string());
+        Ok(())
+    }
+
+    fn cut(&self, domain: &Domain, outs: Vec<Output>) -> Result<Report> {
+        let Self { host, options, pool, progress, .. } = self;
+        progress.stage("reading the P2M", None);
+        let p2m = self.p2m(domain)?;
+        let Prepared { plan, facts, mut report } = self.prepare(domain, &p2m)?;
+        let walker = Walker::new(host, &plan);
+        let written = sink::write(options.format, &walker, &facts, &outs, pool, *progress)?;
+        if options.strict {
+            sound_pages(written.lost.iter().map(|(why, n)| (*why, *n)))?;
+        }
+        if options.verify {
+            report.output.verified = Some(verify::verify(&walker, &facts, &written, &outs, pool, *progress)?);
+        }
+        report.output.files = finish(outs, &written, *progress)?;
+        report.written(options.format, written, self.machine().clone());
+        Ok(report)
+    }
+}
+
+/// Puts the outputs on the disk, under their names if they are complete. Where they are.
+fn finish(outs: Vec<Output>, written: &Written, progress: &dyn Progress) -> Result<Vec<String>> {
+    progress.stage("syncing", None);
+    let complete = written.incomplete.is_none();
+    let one = |out: Output| if complete { out.commit() } else { out.leave() };
+    outs.into_iter().map(one).collect()
+}
+
+/// Pages of the domain that should be in the dump. What was left out of it on purpose, or never was in it, is no damage.
+fn sound_pages(absent: impl Iterator<Item = (Absence, u64)>) -> Result<()> {
+    let damaged = |why: &Absence| !matches!(why, Absence::NotInDump | Absence::Excluded);
+    let all: Vec<String> =
+        absent.filter(|(why, _)| damaged(why)).map(|(why, n)| format!("{n} pages: each {why}")).collect();
+    if all.is_empty() { Ok(()) } else { Err(Error::Strict(all.join("; "))) }
+}

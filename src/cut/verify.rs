@@ -1,0 +1,137 @@
+//! Reading the output again, by the program's own input side, and holding each page against the source.
+
+use crate::error::{Absence, Error, Result};
+use crate::pipeline::Progress;
+use crate::pipeline::digest::HEX_DIGITS;
+use crate::pipeline::ordered::ordered;
+use crate::pipeline::walk::{Chunk, Piece, Walker, chunks};
+use crate::sink::{Facts, Output, Written};
+use crate::source::machine::Run;
+use crate::source::notes::Notes;
+use crate::source::{self, MachineMemory, OpenOptions};
+use crate::units::{Mfn, PAGE_SIZE, Pfn};
+use crate::zero::is_zero;
+
+/// Compares all that was written with what `walker` has; how many pages that is.
+///
+/// # Errors
+/// [`Error::Unverified`] with the first difference.
+pub(super) fn verify(
+    walker: &Walker<'_>,
+    facts: &Facts,
+    written: &Written,
+    outs: &[Output],
+    pool: &rayon::ThreadPool,
+    progress: &dyn Progress,
+) -> Result<u64> {
+    progress.stage("verifying", Some(walker.plan().pages()));
+    let mut files = Vec::new();
+    for out in outs {
+        let Some(file) = out.reopen() else {
+            return Err(Error::Usage("a stream cannot be verified".into()));
+        };
+        files.push(file?);
+    }
+    // Reads of a disk that fails are errors then, and nothing worse.
+    let options = OpenOptions { no_mmap: true, ..OpenOptions::default() };
+    let output = source::open_files(files, &options)?;
+    let (core, mem) = source::read(&*output).map_err(|e| Error::Unverified(e.to_string()))?;
+    same_notes(facts, core.notes().map(|n| (n.name, n.kind, n.desc)))?;
+    let check = Check { walker, output: &mem, incomplete: written.incomplete.is_some() };
+    let mut found = 0;
+    ordered(
+        pool,
+        (4 * pool.current_num_threads()).max(64),
+        chunks(walker.plan()),
+        |c| check.chunk(c),
+        |pages| {
+            found += pages;
+            progress.advance(pages);
+            Ok(())
+        },
+    )?;
+    let expected = written.stored + written.zero;
+    if found != expected {
+        return Err(Error::Unverified(format!("it has {found} pages, and {expected} were written")));
+    }
+    Ok(found)
+}
+
+/// Compares the notes, but for the digits of a digest.
+fn same_notes<'n>(facts: &Facts, there: impl Iterator<Item = (&'n [u8], u32, &'n [u8])>) -> Result<()> {
+    let same = |a: &[u8], b: &[u8]| a == b || (facts.notes.digest.is_some() && cut_end(a) == cut_end(b));
+    let mut there = there.fuse();
+    for note in Notes::new(&facts.notes.bytes, 4) {
+        let name = || String::from_utf8_lossy(note.name).into_owned();
+        match there.next() {
+            Some((n, k, d)) if (n, k) == (note.name, note.kind) && same(d, note.desc) => {}
+            _ => return Err(Error::Unverified(format!("its note {} (type {:#x}) differs", name(), note.kind))),
+        }
+    }
+    Ok(())
+}
+
+fn cut_end(desc: &[u8]) -> Option<&[u8]> {
+    desc.get(..desc.len().checked_sub(HEX_DIGITS + 1)?)
+}
+
+struct Check<'c, 'a> {
+    walker: &'c Walker<'a>,
+    output: &'c MachineMemory<'c>,
+    incomplete: bool,
+}
+
+impl Check<'_, '_> {
+    /// How many pages of the chunk are there, and right.
+    fn chunk(&self, chunk: Chunk) -> Result<u64> {
+        let (mut buffer, mut found) = (Vec::new(), 0);
+        self.walker.visit(chunk, |pfn, piece| {
+            match piece {
+                Piece::Plain(bytes) => {
+                    found += self.pages(
+                        pfn,
+                        bytes.len() / PAGE_SIZE,
+                        |n, page| bytes.get(n * PAGE_SIZE..n * PAGE_SIZE + page.len()) == Some(page),
+                        &mut buffer,
+                    )?;
+                }
+                Piece::Altered(page) => found += self.pages(pfn, 1, |_, there| there == &page[..], &mut buffer)?,
+                Piece::Zeros(n) => found += self.pages(pfn, n as usize, |_, there| is_zero(there), &mut buffer)?,
+                Piece::Lost(_) => {
+                    if self.output.run(Mfn(pfn.0), 1, &mut buffer).is_ok() {
+                        return Err(Error::Unverified(format!(
+                            "PFN {pfn} is in it, but could not be read from the source"
+                        )));
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Compares `count` pages of the output from `pfn` on; `same` has the position of the first page of some, and them.
+    fn pages(&self, pfn: Pfn, count: usize, same: impl Fn(usize, &[u8]) -> bool, buffer: &mut Vec<u8>) -> Result<u64> {
+        let (mut at, mut found) = (0, 0);
+        while at < count {
+            let number = Pfn(pfn.0 + at as u64);
+            match self.output.run(Mfn(number.0), count - at, buffer) {
+                Ok((Run::Bytes(bytes), n)) if same(at, bytes) => (at, found) = (at + n, found + n as u64),
+                Ok((Run::Zeros, n)) if (at..at + n).all(|i| same(i, &[0; PAGE_SIZE])) => {
+                    (at, found) = (at + n, found + n as u64);
+                }
+                Ok((_, n)) => {
+                    let what = if n == 1 {
+                        format!("PFN {number}")
+                    } else {
+                        format!("PFN {number}, or one of {n} from there,")
+                    };
+                    return Err(Error::Unverified(format!("{what} has other content than in the source")));
+                }
+                Err(Absence::Incomplete | Absence::CutOff | Absence::NotInDump) if self.incomplete => at += 1,
+                Err(why) => return Err(Error::Unverified(format!("PFN {number} {why}"))),
+            }
+        }
+        Ok(found)
+    }
+}

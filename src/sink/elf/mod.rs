@@ -1,0 +1,181 @@
+//! The ELF64 vmcore, in the shape of QEMU's dump-guest-memory, which every reader knows.
+//!
+//! Header, one PT_NOTE, PT_LOADs by pseudo-physical address, notes, page data. The kernel's image has PT_LOADs for its own
+//! addresses besides, with the same data, so that gdb finds the variables of a vmlinux. `p_align` is 0: with any other value
+//! crash takes the file for a netdump and dies on QEMU's notes. `p_vaddr` is the address in the kernel's direct map, or image.
+//! Zero pages at the end of a PT_LOAD are `p_memsz` beyond `p_filesz`; ones in the middle of data are holes of the
+//! file; in the machine layout all are, since makedumpfile takes what is beyond `p_filesz` for excluded. More than 65,534
+//! headers are counted in section header 0 (PN_XNUM). Pages that the dump level leaves out are in no PT_LOAD, so their
+//! number, and the memory for them (about 140 bytes each), grows with how scattered these pages are.
+
+mod find;
+mod layout;
+mod view;
+
+pub use find::{Found, find_data};
+pub use layout::{Layout, Window};
+pub use view::View;
+
+use super::{Facts, Mode, Output, Written};
+use crate::bitmap::Bitmap;
+use crate::error::{Error, Result};
+use crate::pipeline::Progress;
+use crate::pipeline::ordered::ordered;
+use crate::pipeline::walk::{Chunk, Piece, Walker, chunks};
+use crate::source::ReadAt;
+use crate::units::{FileOffset, PAGE_BYTES, PAGE_SIZE};
+
+/// Of e_flags: the file ends early (makedumpfile: DUMP_ELF_INCOMPLETE).
+const INCOMPLETE: u8 = 1;
+/// Where e_flags is.
+const E_FLAGS: u64 = 48;
+/// Bytes of a stream that are made at once.
+const PART: u64 = 1 << 20;
+
+/// Writes the dump.
+///
+/// # Errors
+/// [`Error::Write`], but for a full disk.
+pub fn write(
+    walker: &Walker<'_>,
+    facts: &Facts,
+    out: &Output,
+    pool: &rayon::ThreadPool,
+    progress: &dyn Progress,
+) -> Result<Written> {
+    let plan = walker.plan();
+    let mut found = find_data(walker, facts.notes.digest.is_some(), pool, progress)?;
+    let kept = found.data.count();
+    let layout = lay_out(walker, facts, &found);
+    let written = Written {
+        stored: kept,
+        zero: plan.pages() - kept - found.lost.count(),
+        bytes: layout.bytes,
+        digest: found.digest.take(),
+        lost: std::mem::take(&mut found.reasons),
+        incomplete: None,
+    };
+    progress.stage("writing pages", Some(plan.pages()));
+    if out.mode() != Mode::Positions {
+        stream(walker, layout, out, pool, progress)?;
+        return Ok(written);
+    }
+    let mut data = found.data;
+    if !out.is_new() {
+        // What stood on a device before must not show through the holes.
+        layout.stretches().iter().for_each(|s| data.set_range(s.first, s.pages));
+    }
+    out.write_at(&layout.head, 0)?;
+    // Incomplete until it is complete.
+    out.write_at(&[INCOMPLETE], E_FLAGS)?;
+    let mut done = 0;
+    let result = ordered(
+        pool,
+        (4 * pool.current_num_threads()).max(64),
+        chunks(plan),
+        |chunk| write_chunk(walker, chunk, &data, &layout, out).map(|()| chunk.pages),
+        |pages| {
+            done += pages;
+            progress.advance(pages);
+            Ok(())
+        },
+    );
+    match result {
+        Err(e) if e.is_full() => {
+            // What is behind the first page that could not be written is not all there.
+            let bytes = layout.upto(done);
+            out.set_len(bytes)?;
+            let stored = data.count_range(0, done);
+            let zero = done - stored - found.lost.count_range(0, done);
+            Ok(Written { stored, zero, bytes, digest: None, incomplete: Some(e.to_string()), ..written })
+        }
+        other => {
+            other?;
+            out.write_at(&[0], E_FLAGS)?;
+            out.set_len(layout.bytes)?;
+            Ok(written)
+        }
+    }
+}
+
+/// The layout of a file with the pages that were found.
+pub(super) fn lay_out(walker: &Walker<'_>, facts: &Facts, found: &Found) -> Layout {
+    let mut layout = Layout::new(walker.plan(), facts, &|n| found.data.get(n), &|n| found.lost.get(n));
+    if let (Some(digest), Some(at)) = (&found.digest, facts.notes.digest) {
+        let at = layout.notes_at as usize + at;
+        if let Some(place) = layout.head.get_mut(at..at + digest.len()) {
+            place.copy_from_slice(digest.as_bytes());
+        }
+    }
+    layout
+}
+
+/// Writes the file from its start to its end.
+fn stream(
+    walker: &Walker<'_>,
+    layout: Layout,
+    out: &Output,
+    pool: &rayon::ThreadPool,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let (pages, view) = (walker.plan().pages(), View::new(walker, layout));
+    let parts = view.len().div_ceil(PART);
+    let read = |n: u64| {
+        let at = n * PART;
+        let mut bytes = vec![0; PART.min(view.len() - at) as usize];
+        view.read_exact_at(FileOffset(at), &mut bytes).map_err(|e| Error::read("a page a second time", e))?;
+        Ok((at, bytes))
+    };
+    let mut told = 0;
+    ordered(pool, (3 * pool.current_num_threads()).max(8), 0..parts, read, |(at, bytes): (u64, Vec<u8>)| {
+        let upto = ((u128::from(at / PART + 1) * u128::from(pages)) / u128::from(parts)) as u64;
+        progress.advance(upto.saturating_sub(told));
+        told = upto;
+        out.write_at(&bytes, at)
+    })
+}
+
+/// Writes the pages of a chunk that hold data.
+fn write_chunk(walker: &Walker<'_>, chunk: Chunk, data: &Bitmap, layout: &Layout, out: &Output) -> Result<()> {
+    let mut index = chunk.first;
+    walker.visit(chunk, |pfn, piece| {
+        match piece {
+            Piece::Plain(bytes) => {
+                // As much as lies together, in the input and in the output, in one write.
+                let pages = (bytes.len() / PAGE_SIZE) as u64;
+                let mut n = 0;
+                while n < pages {
+                    if !data.get(index + n) {
+                        n += 1;
+                        continue;
+                    }
+                    let start = n;
+                    let at = layout.place(index + start);
+                    while n < pages && data.get(index + n) && layout.place(index + n) == at + (n - start) * PAGE_BYTES {
+                        n += 1;
+                    }
+                    let part = bytes.get(start as usize * PAGE_SIZE..n as usize * PAGE_SIZE).unwrap_or_default();
+                    out.write_at(part, at)?;
+                }
+                index += pages;
+            }
+            Piece::Altered(page) => {
+                if data.get(index) {
+                    out.write_at(page, layout.place(index))?;
+                }
+                index += 1;
+            }
+            Piece::Zeros(n) => {
+                let stored = (0..n).filter(|i| data.get(index + i));
+                stored.map(|i| layout.place(index + i)).try_for_each(|at| out.write_at(&[0; PAGE_SIZE], at))?;
+                index += n;
+            }
+            Piece::Lost(why) if data.get(index) => {
+                // It could be read before, and its place in the file would read as zeros.
+                return Err(Error::read(format!("PFN {pfn} a second time"), std::io::Error::other(why.to_string())));
+            }
+            Piece::Lost(_) => index += 1,
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,253 @@
+//! The kdump-compressed format, version 6 (makedumpfile: diskdump_mod.h; crash: diskdump.h). All little-endian here.
+//!
+//! Blocks of 4096 bytes: the header; the sub-header, with the notes behind it; bitmap 1, pages that exist; bitmap 2,
+//! pages with a descriptor, so that readers say "excluded" of those that are in the first one only; a descriptor of 24 bytes (offset `i64`, size `u32`, flags `u32`, page flags `u64`) for
+//! each bit of bitmap 2, in order of PFN; page data. A zero page has a descriptor like any other, and all of them
+//! share one raw zero page, so that readers see zeros and not "excluded". Pages that are one word over and over share the
+//! first of their kind.
+//!
+//! Each file of a split dump has all headers and both bitmaps, but descriptors and data of its own range of PFNs only.
+//!
+//! Until it is complete, a file says that it is not, so that what a killed or stopped run leaves can be used: its last
+//! descriptors are zeros, which readers take for pages that were not written.
+
+mod header;
+mod pack;
+
+use super::elf::find_data;
+use super::{Facts, Output, Written};
+use crate::error::{Error, Result};
+use crate::pipeline::Progress;
+use crate::pipeline::codec::{Codec, Compressor};
+use crate::pipeline::digest::Digest;
+use crate::pipeline::ordered::ordered;
+use crate::pipeline::walk::{Walker, chunks};
+use crate::units::{PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE, Pfn};
+use header::{DESCRIPTOR, Layout, notes_at, write_bitmap};
+use pack::{Packed, Packer, Stored};
+use std::collections::HashMap;
+
+/// Pages that the bitmaps may speak of, 64 TiB: each takes 2 GiB then.
+const MOST_MAPNR: u64 = 1 << 34;
+/// Words whose page is remembered.
+const MOST_WORDS: usize = 4096;
+/// Chunks in flight: enough that a chunk full of data at the head of the queue does not stall those behind it, which may
+/// be all zeros and done at once. Each holds 1 MiB of output at most.
+fn window(threads: usize) -> usize {
+    (3 * threads).max(32)
+}
+
+/// Writes the dump, split over `outs` if there are several.
+///
+/// # Errors
+/// [`Error::Write`], but for a full disk; [`Error::Usage`] if the domain has memory where the format cannot.
+pub fn write(
+    walker: &Walker<'_>,
+    facts: &Facts,
+    codec: Codec,
+    outs: &[Output],
+    pool: &rayon::ThreadPool,
+    progress: &dyn Progress,
+) -> Result<Written> {
+    let plan = walker.plan();
+    let max_mapnr = plan.end().0;
+    if max_mapnr > MOST_MAPNR {
+        let why = "too high for the bitmaps of the kdump format; give --format elf";
+        let at = (max_mapnr - 1) << PAGE_SHIFT;
+        return Err(Error::Usage(format!("the domain has memory at machine address {at:#x}, {why}")));
+    }
+    let mut files = files(walker, facts, codec, outs, pool, progress)?;
+    for file in &files {
+        // A stream's header cannot be mended at its end; that it has none says that it was cut short.
+        let unfinished = file.out.mode() == super::Mode::Positions;
+        file.out.write_at(&file.layout.header(facts, codec, unfinished), 0)?;
+        file.out.write_at(&file.layout.sub_header(facts, plan.level), PAGE_BYTES)?;
+    }
+    if let Some(file) = files.first() {
+        let (first, second) = file.layout.bitmaps();
+        write_bitmap(max_mapnr, plan.known(), outs, first)?;
+        write_bitmap(max_mapnr, plan.pieces(), outs, second)?;
+    }
+    for file in &files {
+        let padding = file.layout.zero_page - (file.layout.descriptors + file.pages * DESCRIPTOR);
+        let zeros = vec![0; padding as usize + PAGE_SIZE];
+        file.out.write_at(&zeros, file.layout.zero_page - padding)?;
+    }
+    progress.stage("writing pages", Some(plan.pages()));
+    let mut written = Written::default();
+    let mut digest = facts.notes.digest.map(|_| Digest::default());
+    let packer = Packer::new(walker, codec, digest.is_some());
+    let mut done = 0;
+    let mut current = 0;
+    let result = ordered(
+        pool,
+        window(pool.current_num_threads()),
+        chunks(plan),
+        |chunk| packer.pack(chunk),
+        |packed: Packed| {
+            while files.get(current + 1).is_some_and(|next| next.first <= done) {
+                current += 1;
+            }
+            let Some(file) = files.get_mut(current) else { return Ok(()) };
+            file.append(&packed, &mut written)?;
+            if let Some(digest) = &mut digest {
+                digest.add(&packed.leaves);
+            }
+            done += packed.pages.len() as u64;
+            progress.advance(packed.pages.len() as u64);
+            Ok(())
+        },
+    );
+    match result {
+        // What is there is worth having.
+        Err(e) if e.is_full() && outs.iter().all(|o| o.mode() == super::Mode::Positions) => {
+            written.incomplete = Some(e.to_string());
+        }
+        other => other?,
+    }
+    let incomplete = written.incomplete.is_some();
+    if let (Some(digest), Some(at)) = (digest.filter(|_| !incomplete), facts.notes.digest) {
+        let text = digest.text();
+        outs.iter().try_for_each(|out| out.write_at(text.as_bytes(), notes_at() + at as u64))?;
+        written.digest = Some(text);
+    }
+    for file in &files {
+        if file.out.mode() == super::Mode::Positions {
+            file.out.write_at(&file.layout.header(facts, codec, incomplete), 0)?;
+        }
+        file.out.set_len(file.end)?;
+    }
+    written.bytes = files.iter().map(|f| f.end).sum();
+    Ok(written)
+}
+
+/// One file as it grows.
+#[derive(Debug)]
+struct File<'o> {
+    out: &'o Output,
+    layout: Layout,
+    /// Its first page's position among all pages of the plan, and how many it has.
+    first: u64,
+    pages: u64,
+    /// Where the next descriptor and the next data stand.
+    next: u64,
+    end: u64,
+    /// Where pages of one word stand, and how.
+    words: HashMap<u64, (u64, u32, u32)>,
+    compressor: Compressor,
+    codec: Codec,
+}
+
+/// Shares the pages out: whole chunks, and as many that are not zero to each.
+fn files<'o>(
+    walker: &Walker<'_>,
+    facts: &Facts,
+    codec: Codec,
+    outs: &'o [Output],
+    pool: &rayon::ThreadPool,
+    progress: &dyn Progress,
+) -> Result<Vec<File<'o>>> {
+    let plan = walker.plan();
+    let count = outs.len() as u64;
+    // The first page of each: its position, and its PFN.
+    let mut starts: Vec<(u64, Pfn)> = vec![(0, Pfn(0))];
+    if count > 1 {
+        // By pages that hold something: by all pages, the file with low memory would have nearly everything.
+        let data = find_data(walker, false, pool, progress)?.data;
+        let all = data.count();
+        let mut before = 0;
+        for chunk in chunks(plan) {
+            let share = all * starts.len() as u64 / count;
+            if starts.len() < outs.len() && before >= share && chunk.first > 0 {
+                starts.push((chunk.first, walker.first_pfn(chunk)));
+            }
+            before += data.count_range(chunk.first, chunk.pages);
+        }
+        if starts.len() < outs.len() {
+            return Err(Error::Usage(format!(
+                "{} pages are too few for {count} files; {} can be had",
+                plan.pages(),
+                starts.len()
+            )));
+        }
+    }
+    let ends = starts.iter().skip(1).copied().chain([(plan.pages(), plan.end())]);
+    let file = |((out, start), end): ((&'o Output, (u64, Pfn)), (u64, Pfn))| {
+        let pages = end.0 - start.0;
+        let layout = Layout::new(facts, plan.end().0, pages, (count > 1).then_some((start.1, end.1)));
+        Ok(File {
+            out,
+            layout,
+            first: start.0,
+            pages,
+            next: layout.descriptors,
+            end: layout.zero_page + PAGE_BYTES,
+            words: HashMap::new(),
+            compressor: codec.compressor()?,
+            codec,
+        })
+    };
+    outs.iter().zip(starts.clone()).zip(ends).map(file).collect()
+}
+
+impl File<'_> {
+    /// Appends a chunk's pages: data, then descriptors, so that none speaks of what is not there.
+    fn append(&mut self, packed: &Packed, written: &mut Written) -> Result<()> {
+        let mut table = Vec::with_capacity(packed.pages.len() * DESCRIPTOR as usize);
+        let mut offset = self.end;
+        // Pages of one word that were not seen before stand behind the others.
+        let (mut extra, extra_at) = (Vec::new(), self.end + packed.data.len() as u64);
+        let (mut lost, mut zero, mut stored) = (Vec::new(), 0, 0);
+        for page in &packed.pages {
+            let (place, size, flags) = match *page {
+                Stored::Zero => {
+                    zero += 1;
+                    (self.layout.zero_page, PAGE_SIZE as u32, 0)
+                }
+                Stored::Lost(why) => {
+                    lost.push(why);
+                    (0, 0, 0)
+                }
+                Stored::Data { size, compressed } => {
+                    stored += 1;
+                    let place = offset;
+                    offset += u64::from(size);
+                    (place, size, if compressed { self.codec.flag() } else { 0 })
+                }
+                Stored::Word(word) => {
+                    stored += 1;
+                    self.word(word, &mut extra, extra_at)
+                }
+            };
+            table.extend(place.to_le_bytes());
+            table.extend(size.to_le_bytes());
+            table.extend(flags.to_le_bytes());
+            table.extend(0_u64.to_le_bytes());
+        }
+        self.out.write_at(&packed.data, self.end)?;
+        self.out.write_at(&extra, extra_at)?;
+        self.out.write_at(&table, self.next)?;
+        self.next += table.len() as u64;
+        self.end = extra_at + extra.len() as u64;
+        lost.into_iter().for_each(|why| *written.lost.entry(why).or_default() += 1);
+        written.zero += zero;
+        written.stored += stored;
+        Ok(())
+    }
+
+    /// The place of the page that is `word` over and over, its size and its flag; a new one goes to `extra`, which will
+    /// stand at `at`.
+    fn word(&mut self, word: u64, extra: &mut Vec<u8>, at: u64) -> (u64, u32, u32) {
+        if let Some(place) = self.words.get(&word) {
+            return *place;
+        }
+        let place = at + extra.len() as u64;
+        let before = extra.len();
+        let compressed = self.compressor.append(&word.to_le_bytes().repeat(PAGE_SIZE / 8), extra);
+        let stored = (place, (extra.len() - before) as u32, if compressed { self.codec.flag() } else { 0 });
+        if self.words.len() < MOST_WORDS {
+            self.words.insert(word, stored);
+        }
+        stored
+    }
+}

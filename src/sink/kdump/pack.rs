@@ -1,0 +1,79 @@
+//! Compressing the pages of a chunk.
+
+use crate::error::{Absence, Error, Result};
+use crate::pipeline::codec::{Codec, Compressor};
+use crate::pipeline::digest::Leaves;
+use crate::pipeline::walk::{Chunk, Piece, Walker};
+use crate::units::{PAGE_SIZE, Pfn};
+use crate::zero::one_word;
+use std::sync::Mutex;
+
+/// A worker's result: data, and for each page where in it and how.
+pub(super) struct Packed {
+    pub(super) data: Vec<u8>,
+    pub(super) pages: Vec<Stored>,
+    pub(super) leaves: Leaves,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Stored {
+    Zero,
+    /// One word of eight bytes over and over.
+    Word(u64),
+    Lost(Absence),
+    Data {
+        size: u32,
+        compressed: bool,
+    },
+}
+
+/// Packs chunks, from many threads.
+pub(super) struct Packer<'w, 'a> {
+    walker: &'w Walker<'a>,
+    codec: Codec,
+    digest: bool,
+    idle: Mutex<Vec<Compressor>>,
+}
+
+impl<'w, 'a> Packer<'w, 'a> {
+    pub(super) fn new(walker: &'w Walker<'a>, codec: Codec, digest: bool) -> Self {
+        Self { walker, codec, digest, idle: Mutex::new(Vec::new()) }
+    }
+
+    pub(super) fn pack(&self, chunk: Chunk) -> Result<Packed> {
+        let stopped = |_| Error::Usage("a worker stopped".into());
+        let reused = self.idle.lock().map_err(|_| stopped(()))?.pop();
+        let mut compressor = reused.map_or_else(|| self.codec.compressor(), Ok)?;
+        let pages = Vec::with_capacity(chunk.pages as usize);
+        let mut packed = Packed { data: Vec::new(), pages, leaves: Leaves::default() };
+        let drop_zero = self.walker.plan().level.drops_zeros();
+        self.walker.visit(chunk, |pfn, piece| {
+            let mut next = pfn;
+            let mut store = |page: &[u8]| {
+                if self.digest {
+                    packed.leaves.push(next, page);
+                }
+                next = Pfn(next.0 + 1);
+                packed.pages.push(match one_word(page) {
+                    Some(0) if drop_zero => Stored::Zero,
+                    Some(word) => Stored::Word(word),
+                    None => {
+                        let before = packed.data.len();
+                        let compressed = compressor.append(page, &mut packed.data);
+                        Stored::Data { size: (packed.data.len() - before) as u32, compressed }
+                    }
+                });
+            };
+            match piece {
+                Piece::Plain(bytes) => bytes.chunks_exact(PAGE_SIZE).for_each(store),
+                Piece::Altered(page) => store(page),
+                Piece::Zeros(n) if drop_zero && !self.digest => packed.pages.extend((0..n).map(|_| Stored::Zero)),
+                Piece::Zeros(n) => (0..n).for_each(|_| store(&[0; PAGE_SIZE])),
+                Piece::Lost(why) => packed.pages.push(Stored::Lost(why)),
+            }
+            Ok(())
+        })?;
+        self.idle.lock().map_err(|_| stopped(()))?.push(compressor);
+        Ok(packed)
+    }
+}

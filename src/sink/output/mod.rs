@@ -1,0 +1,192 @@
+//! The output: a file, a device, a pipe or standard output, by position or flattened.
+
+mod file;
+mod flat;
+
+use crate::error::{Error, Result};
+use file::Target;
+use flat::Flat;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Mutex;
+
+/// How bytes reach the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// By position, from any thread.
+    Positions,
+    /// As records of a flattened stream (makedumpfile -F), in the order in which they are written; a pipe will do.
+    Flattened,
+    /// One after the other: each write begins where the last one ended; a pipe will do.
+    Append,
+}
+
+/// What a dump is written to. A file is written beside its name as `NAME.incomplete`, and renamed when it is complete and on
+/// the disk; without [`Output::commit`] or [`Output::leave`] it is removed again. A device or a pipe is written in place.
+pub struct Output {
+    /// Nothing for standard output.
+    target: Option<Target>,
+    mode: Mode,
+    stream: Option<Mutex<Stream>>,
+    limit: u64,
+}
+
+/// Bytes that come one after the other.
+enum Stream {
+    Flat(Flat<Box<dyn Write + Send>>),
+    Append { to: io::BufWriter<Box<dyn Write + Send>>, at: u64 },
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Output").field("target", &self.target).field("mode", &self.mode).finish_non_exhaustive()
+    }
+}
+
+impl Output {
+    /// Opens the output, to be written by position; with `overwrite`, what stands there is replaced at the end, and what a
+    /// killed run left beside it now. `keep` is the input: it is never written to. A dump holds the secrets of a machine, so
+    /// only the owner may read the new file.
+    ///
+    /// # Errors
+    /// [`Error::OutputExists`], [`Error::Usage`] for a folder, a pipe or the input itself, or [`Error::Write`] with what
+    /// the operating system says.
+    pub fn create(path: &Path, overwrite: bool, keep: &Path) -> Result<Self> {
+        Self::create_in(Mode::Positions, path, overwrite, keep)
+    }
+
+    /// The same in another mode.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_in(mode: Mode, path: &Path, overwrite: bool, keep: &Path) -> Result<Self> {
+        let target = Target::create(path, overwrite, keep, mode != Mode::Positions)?;
+        let to = target.file.try_clone().map_err(|e| target.error(e))?;
+        Self { target: Some(target), mode, stream: None, limit: u64::MAX }.begin(Box::new(to))
+    }
+
+    /// A pipe, standard output for example. [`Mode::Positions`] becomes [`Mode::Flattened`].
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn pipe(mode: Mode, to: impl Write + Send + 'static) -> Result<Self> {
+        let mode = if mode == Mode::Positions { Mode::Flattened } else { mode };
+        Self { target: None, mode, stream: None, limit: u64::MAX }.begin(Box::new(to))
+    }
+
+    fn begin(mut self, to: Box<dyn Write + Send>) -> Result<Self> {
+        self.stream = match self.mode {
+            Mode::Positions => None,
+            Mode::Flattened => Some(Mutex::new(Stream::Flat(Flat::begin(to).map_err(|e| self.error(e))?))),
+            Mode::Append => Some(Mutex::new(Stream::Append { to: io::BufWriter::with_capacity(1 << 20, to), at: 0 })),
+        };
+        Ok(self)
+    }
+
+    /// The same with a limit of its size in bytes: what would be written beyond it fails as on a full disk.
+    pub fn with_limit(self, bytes: u64) -> Self {
+        Self { limit: bytes, ..self }
+    }
+
+    /// Refuses `path` if it is the same file as `keep`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn spare(path: &Path, keep: &Path) -> Result<()> {
+        file::spare(path, keep)
+    }
+
+    /// Whether unwritten parts of it read as zeros, as those of a new file do and a device's do not.
+    pub fn is_new(&self) -> bool {
+        self.mode == Mode::Positions && self.target.as_ref().is_some_and(Target::is_new)
+    }
+
+    /// How bytes reach it.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Its limit in bytes.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// The file, to be read while it has not got its name yet, from the disk; nothing if it is a stream.
+    pub fn reopen(&self) -> Option<Result<File>> {
+        let target = self.target.as_ref().filter(|_| self.mode == Mode::Positions)?;
+        Some(target.reopen().map_err(|e| self.error(e)))
+    }
+
+    /// Writes at a position; by position from any thread.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn write_at(&self, bytes: &[u8], at: u64) -> Result<()> {
+        if at.saturating_add(bytes.len() as u64) > self.limit {
+            let why = format!("it would grow beyond the limit of {} bytes", self.limit);
+            return Err(self.error(io::Error::new(io::ErrorKind::StorageFull, why)));
+        }
+        let done = match (&self.stream, &self.target) {
+            (Some(stream), _) => match stream.lock().as_deref_mut() {
+                Ok(Stream::Flat(flat)) => flat.write_at(bytes, at),
+                Ok(Stream::Append { to, at: end }) if *end == at => {
+                    *end += bytes.len() as u64;
+                    to.write_all(bytes)
+                }
+                _ => Err(io::Error::other("written out of order")),
+            },
+            (None, Some(target)) => target.file.write_all_at(bytes, at),
+            (None, None) => Err(io::ErrorKind::NotConnected.into()),
+        };
+        done.map_err(|e| self.error(e))
+    }
+
+    /// Sets the size; what was not written reads as zeros. Of a new file written by position only.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn set_len(&self, len: u64) -> Result<()> {
+        match &self.target {
+            Some(target) if self.is_new() => target.file.set_len(len).map_err(|e| self.error(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts the file on the disk and gives it its name, or ends the stream; what its name is.
+    ///
+    /// # Errors
+    /// [`Error::Write`], or [`Error::OutputExists`] if another file took the name meanwhile.
+    pub fn commit(self) -> Result<String> {
+        self.finish(true)
+    }
+
+    /// Puts an incomplete file on the disk, and leaves it beside its name; where it is.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn leave(self) -> Result<String> {
+        self.finish(false)
+    }
+
+    fn finish(self, rename: bool) -> Result<String> {
+        if let Some(stream) = &self.stream {
+            let ended = match stream.lock().as_deref_mut() {
+                Ok(Stream::Flat(flat)) => flat.end().map(drop),
+                Ok(Stream::Append { to, .. }) => to.flush(),
+                Err(_) => Err(io::Error::other("a worker stopped")),
+            };
+            ended.map_err(|e| self.error(e))?;
+        }
+        self.target.map_or(Ok("standard output".into()), |target| target.finish(rename))
+    }
+
+    fn error(&self, e: io::Error) -> Error {
+        match &self.target {
+            Some(target) => target.error(e),
+            None => Error::write("standard output", e),
+        }
+    }
+}
