@@ -6,8 +6,12 @@ use crate::plan::layout::Layout;
 use crate::plan::level::Level;
 use crate::vmcoreinfo::Vmcoreinfo;
 use crate::xen::XenSyms;
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+
+/// The level of zstd in ELF files, unless another is asked for (`benches/README.md`).
+pub const ELF_ZST_LEVEL: i32 = 3;
 
 /// The format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +22,16 @@ pub enum Format {
     Elf,
     /// The same in seekable zstd, of this level.
     ElfZst(i32),
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kdump(codec) => write!(f, "kdump {codec}"),
+            Self::Elf => f.write_str("elf"),
+            Self::ElfZst(level) => write!(f, "elf in zstd:{level}"),
+        }
+    }
 }
 
 impl Default for Format {

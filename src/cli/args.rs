@@ -54,7 +54,7 @@ pub struct Cut {
     pub vmcore: Option<PathBuf>,
     /// The file to write, or with --all-domains the folder; - is standard output, flattened. A file is written as
     /// OUT.incomplete, synced and renamed.
-    #[arg(required_unless_present = "split")]
+    #[arg(required_unless_present_any = ["split", "dry_run"])]
     pub out: Option<PathBuf>,
     /// With --split: the further parts stand between VMCORE and OUT.
     #[arg(hide = true, requires = "split")]
@@ -72,6 +72,10 @@ pub struct Cut {
     /// incomplete, stays under its name with .incomplete, and the exit status is 3. The same happens when the disk is full.
     #[arg(short = 'L', long, value_name = "SIZE", value_parser = size)]
     pub limit: Option<u64>,
+    /// Write nothing, and tell what would be written: pages by class, and the size in each format, at most and estimated from
+    /// a sample of the pages. With OUT, also whether there is room for it. OUT may be left out.
+    #[arg(long)]
+    pub dry_run: bool,
     /// Read the output again when it is written and compare each page with the source, before the output gets its name.
     #[arg(long)]
     pub verify: bool,
@@ -279,7 +283,7 @@ fn threads(s: &str) -> Result<usize, String> {
 }
 
 impl Cut {
-    /// Sorts out which name is what: the output is the last of all, and what stands behind --split is one of them unless
+    /// Sorts out which name is what: the output is the last of all (of a dry run with --split too), and what stands behind --split is one of them unless
     /// it is a number.
     ///
     /// # Errors
@@ -288,8 +292,9 @@ impl Cut {
         let named = self.split.clone().flatten().filter(|_| self.parts().is_none());
         let all = named.into_iter().chain(self.vmcore.take()).chain(self.out.take());
         let mut names: Vec<PathBuf> = all.chain(std::mem::take(&mut self.more)).collect();
-        self.out = names.pop().filter(|_| !names.is_empty());
-        if self.out.is_none() {
+        let wanted = if self.dry_run && self.split.is_none() { names.len() > 1 } else { true };
+        self.out = if wanted { names.pop().filter(|_| !names.is_empty()) } else { None };
+        if wanted && self.out.is_none() {
             return Err(Error::Usage("the name of the output is missing".into()));
         }
         self.more = names.split_off(1);

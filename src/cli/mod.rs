@@ -62,7 +62,6 @@ pub fn run() -> Exit {
 }
 
 fn cut_out(args: &Cut) -> Result<()> {
-    let Some(out) = &args.out else { return Ok(()) };
     let format = outputs::format(args)?;
     outputs::check(args, format)?;
     let layout = match (args.layout, args.keep_xen) {
@@ -99,6 +98,12 @@ fn cut_out(args: &Cut) -> Result<()> {
     progress.stage("opening", None);
     let how = OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone(), threads: options.threads };
     let source = source::open_all(&args.inputs(), &how)?;
+    if args.dry_run {
+        let all = cut::dry_run(&*source, &options, args.all_domains, &*progress);
+        progress.finish();
+        return tell_all(args, all?);
+    }
+    let Some(out) = &args.out else { return Ok(()) };
     if args.all_domains {
         return cut_all(args, &options, &*source, &*progress);
     }
@@ -110,7 +115,7 @@ fn cut_out(args: &Cut) -> Result<()> {
 
 /// Cuts every domain, each into a file of the folder OUT.
 fn cut_all(args: &Cut, options: &Options, source: &dyn ReadAt, progress: &dyn Display) -> Result<()> {
-    let (Some(vmcore), Some(folder)) = (&args.vmcore, &args.out) else { return Ok(()) };
+    let Some(folder) = &args.out else { return Ok(()) };
     std::fs::create_dir_all(folder).map_err(|e| Error::write(folder.display().to_string(), e))?;
     let suffix = match options.format {
         Format::Elf => "elf",
@@ -127,20 +132,25 @@ fn cut_all(args: &Cut, options: &Options, source: &dyn ReadAt, progress: &dyn Di
     };
     let all = cut::cut_all(source, options, &output, progress);
     progress.finish();
-    let all = all?;
+    tell_all(args, all?)
+}
+
+/// Prints the reports of several cuts, or of one that was not made.
+fn tell_all(args: &Cut, all: Vec<cut::Outcome>) -> Result<()> {
+    let name = args.vmcore.as_deref().unwrap_or(Path::new("")).display();
     let count = all.len();
     let (mut reports, mut failed) = (Vec::new(), Vec::new());
     for (id, done) in all {
         match done {
             Ok(report) => reports.push(report),
             Err(e) => {
-                complain(&format!("xdump-cut: {}: domain {id}: {e}", vmcore.display()));
+                complain(&format!("xdump-cut: {name}: domain {id}: {e}"));
                 failed.push(e);
             }
         }
     }
     match args.report {
-        ReportFormat::Json if !args.quiet => print(&format!("{}\n", json(&reports)))?,
+        ReportFormat::Json if !args.quiet && args.all_domains => print(&format!("{}\n", json(&reports)))?,
         _ => reports.iter().try_for_each(|report| tell(args, report))?,
     }
     let failures = failed.len();
@@ -153,8 +163,12 @@ fn cut_all(args: &Cut, options: &Options, source: &dyn ReadAt, progress: &dyn Di
 fn tell(args: &Cut, report: &Report) -> Result<()> {
     tell_report(args, report)?;
     match &report.output.incomplete {
-        Some(why) => Err(Error::Incomplete(why.clone())),
-        None => Ok(()),
+        Some(why) => {
+            let files = report.output.files.join(", ");
+            let (there, all) = (report.output.pages, report.output.planned);
+            Err(Error::Incomplete(format!("{files} has {there} of {all} pages: {why}")))
+        }
+        None => outputs::room(args, report),
     }
 }
 

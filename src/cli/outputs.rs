@@ -2,22 +2,20 @@
 
 use super::args::{Cut, OutputFormat};
 use crate::error::{Error, Result};
-use crate::options::{Format, Options};
+use crate::options::{ELF_ZST_LEVEL, Format, Options};
 use crate::pipeline::codec::Codec;
+use crate::report::{Report, size};
 use crate::sink::{Mode, Output};
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-
-/// The level of zstd in ELF files: what is gained beyond it is little (`benches/README.md`).
-const ELF_LEVEL: i32 = 3;
 
 /// The format that the options and the output's name ask for.
 pub(super) fn format(args: &Cut) -> Result<Format> {
     let name = args.out.as_deref().and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned());
     let ends = |end: &str| name.as_ref().is_some_and(|n| n.ends_with(end));
     let elf_zst = || match args.compress {
-        None => Ok(Format::ElfZst(ELF_LEVEL)),
+        None => Ok(Format::ElfZst(ELF_ZST_LEVEL)),
         Some(Codec::Zstd(level)) => Ok(Format::ElfZst(level)),
         Some(codec) => Err(Error::Usage(format!("elf.zst is compressed by zstd, not by {codec}"))),
     };
@@ -47,6 +45,7 @@ pub(super) fn check(args: &Cut, format: Format) -> Result<()> {
         () if args.all_domains && is_stdout(args) => usage("--all-domains needs a folder, not standard output"),
         () if args.verify && streams(args) => usage("--verify needs an output that can be read again, not a stream"),
         () if args.flatten && matches!(format, Format::ElfZst(_)) => usage("elf.zst is a stream already; leave -F out"),
+        () if args.dry_run => Ok(()),
         () if is_stdout(args) && std::io::stdout().is_terminal() => {
             usage("standard output is a terminal; a dump should go into a pipe or a file")
         }
@@ -100,4 +99,26 @@ pub(super) fn one(args: &Cut, out: &Path, format: Format) -> Result<Output> {
 fn is_pipe(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
     path.metadata().is_ok_and(|m| m.file_type().is_fifo() || m.file_type().is_socket())
+}
+
+/// Says whether there is room for what a dry run tells of, if it has the name of an output.
+pub(super) fn room(args: &Cut, report: &Report) -> Result<()> {
+    let (Some(out), Some(estimate)) = (&args.out, &report.estimate) else { return Ok(()) };
+    let folder = if args.all_domains { out } else { out.parent().unwrap_or(Path::new("")) };
+    let folder = folder.ancestors().find(|f| f.is_dir()).unwrap_or(Path::new("."));
+    let Some(room) = rustix::fs::statvfs(folder).ok().map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize)) else {
+        return Ok(());
+    };
+    let (likely, free) = (report.output.bytes, size(room));
+    if likely > room {
+        let why = format!("about {} are needed in {}, which has {free}", size(likely), folder.display());
+        return Err(Error::write(out.display().to_string(), std::io::Error::new(std::io::ErrorKind::StorageFull, why)));
+    }
+    if estimate.at_most > room {
+        super::complain(&format!(
+            "xdump-cut: {}: warning: {free} are enough for what is likely, not for the most",
+            out.display()
+        ));
+    }
+    Ok(())
 }

@@ -7,9 +7,11 @@ pub use prepare::Prepared;
 
 use crate::error::{Absence, Error, Kind, Result};
 use crate::linux::{own_list, toolstack};
-use crate::options::Options;
+use crate::options::{ELF_ZST_LEVEL, Format, Options};
 use crate::pick;
 use crate::pipeline::Progress;
+use crate::pipeline::codec::Codec;
+use crate::pipeline::estimate::estimate;
 use crate::pipeline::walk::Walker;
 use crate::report::Report;
 use crate::sink::{self, Output, Written};
@@ -37,6 +39,21 @@ pub fn cut_split(source: &dyn ReadAt, options: &Options, outs: Vec<Output>, prog
     with_host(source, options, progress, false, |cutter| {
         let domain = cutter.pick()?;
         cutter.cut(domain, outs)
+    })
+}
+
+/// Tells what a cut would be like, without writing anything: the report of it, with an estimate of its size in each format,
+/// for one domain, or with `all` for every one.
+///
+/// # Errors
+/// As [`cut`].
+pub fn dry_run(source: &dyn ReadAt, options: &Options, all: bool, progress: &dyn Progress) -> Result<Vec<Outcome>> {
+    with_host(source, options, progress, all, |cutter| match all {
+        true => Ok(cutter.host.domains.iter().map(|d| (d.id, cutter.dry_run(d))).collect()),
+        false => {
+            let domain = cutter.pick()?;
+            Ok(vec![(domain.id, Ok(cutter.dry_run(domain)?))])
+        }
     })
 }
 
@@ -143,6 +160,23 @@ impl Cutter<'_> {
         }
         report.warnings.push(error.to_string());
         Ok(())
+    }
+
+    fn dry_run(&self, domain: &Domain) -> Result<Report> {
+        let Self { host, options, pool, progress, .. } = self;
+        progress.stage("reading the P2M", None);
+        let p2m = self.p2m(domain)?;
+        let Prepared { plan, mut report, .. } = self.prepare(domain, &p2m)?;
+        progress.stage("looking at a sample of the pages", None);
+        let walker = Walker::new(host, &plan);
+        let (mut codecs, mut levels) = (Codec::USUAL.to_vec(), vec![ELF_ZST_LEVEL]);
+        match options.format {
+            Format::Kdump(codec) if !codecs.contains(&codec) => codecs.push(codec),
+            Format::ElfZst(level) if !levels.contains(&level) => levels.push(level),
+            _ => {}
+        }
+        report.would_be(options.format, estimate(&walker, &codecs, &levels, pool)?, self.machine().clone());
+        Ok(report)
     }
 
     fn cut(&self, domain: &Domain, outs: Vec<Output>) -> Result<Report> {

@@ -25,6 +25,9 @@ impl Default for Codec {
 }
 
 impl Codec {
+    /// One level of each that every build has.
+    pub const USUAL: [Self; 3] = [Self::None, Self::Zlib(1), Self::Zstd(1)];
+
     /// The flag of a page descriptor, and of the header's status word (makedumpfile: DUMP_DH_COMPRESSED_*).
     pub fn flag(self) -> u32 {
         match self {

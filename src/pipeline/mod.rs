@@ -2,6 +2,7 @@
 
 pub mod codec;
 pub mod digest;
+pub mod estimate;
 pub mod ordered;
 pub mod walk;
 

@@ -6,6 +6,7 @@ pub use text::size;
 
 use crate::linux::note::Found;
 use crate::options::Format;
+use crate::pipeline::estimate::Estimate;
 use crate::plan::Plan;
 use crate::plan::layout::Layout;
 use crate::plan::level::Level;
@@ -51,6 +52,8 @@ pub struct Report {
     pub machine: Survey,
     /// The file that was written.
     pub output: OutputReport,
+    /// What would be written, of a dry run.
+    pub estimate: Option<Estimate>,
     /// What was doubtful or damaged.
     pub warnings: Vec<String>,
 }
@@ -163,7 +166,9 @@ pub struct OutputReport {
     pub bytes: u64,
     /// Pages of the domain, and of Xen if they stay, that readers see.
     pub pages: u64,
-    /// Of these, pages that the file holds.
+    /// Pages that it should have; more than it has if it is incomplete, or some could not be read.
+    pub planned: u64,
+    /// Of the pages that it has, those that the file holds.
     pub kept: u64,
     /// Of these, zero pages that it does not hold.
     pub zero: u64,
@@ -316,6 +321,7 @@ impl Report {
     }
 
     pub(crate) fn plan(&mut self, plan: &Plan<'_>, list: Mfn) {
+        self.output.planned = plan.pages();
         self.tables = plan.tally.clone();
         self.cleared = plan
             .patches
@@ -368,13 +374,18 @@ impl Report {
         }
     }
 
+    pub(crate) fn would_be(&mut self, format: Format, estimate: Estimate, machine: Survey) {
+        self.output.format = format.to_string();
+        (self.output.pages, self.output.planned, self.output.zero) = (estimate.pages, estimate.pages, estimate.zero);
+        self.output.bytes = estimate.bytes.get(&self.output.format).copied().unwrap_or(estimate.at_most);
+        self.output.kept = estimate.pages - estimate.zero;
+        self.estimate = Some(estimate);
+        self.machine = machine;
+    }
+
     pub(crate) fn written(&mut self, format: Format, written: Written, machine: Survey) {
         let out = &mut self.output;
-        out.format = match format {
-            Format::Elf => "elf".into(),
-            Format::ElfZst(level) => format!("elf in zstd:{level}"),
-            Format::Kdump(codec) => format!("kdump {codec}"),
-        };
+        out.format = format.to_string();
         out.bytes = written.bytes;
         out.kept = written.stored;
         out.zero = written.zero;

@@ -48,8 +48,9 @@ impl fmt::Display for Report {
         };
         let (m, o) = (&self.machine, &self.output);
         let sampled = if m.exact { "" } else { "estimated from a sample" };
-        row("kept", o.kept, "")?;
-        row("zero, read as zeros", o.zero, "")?;
+        let about = if self.estimate.is_some() { "estimated from a sample" } else { "" };
+        row("kept", o.kept, about)?;
+        row("zero, read as zeros", o.zero, about)?;
         for (why, n) in &o.absent {
             row("missing", *n, why)?;
         }
@@ -74,6 +75,13 @@ impl fmt::Display for Report {
             writeln!(f, "  warning: {w}")?;
         }
         let layout = if o.layout.starts_with("machine") { format!(", {} layout", o.layout) } else { String::new() };
+        if let Some(e) = &self.estimate {
+            writeln!(f, "  sizes, estimated from {} of {} pages; at most {}:", e.sampled, e.pages, size(e.at_most))?;
+            for (name, bytes) in &e.bytes {
+                writeln!(f, "    {name:<26}{:>12}", size(*bytes))?;
+            }
+            return write!(f, "  output: {}{layout}, about {}; nothing was written", o.format, size(o.bytes));
+        }
         if let Some(digest) = &o.digest {
             writeln!(f, "  digest of all pages: blake3:{digest}")?;
         }

@@ -1,0 +1,125 @@
+//! How large an output would be: a sample of its pages, compressed in every way.
+
+use super::codec::Codec;
+use super::walk::{Chunk, Piece, Walker, chunks};
+use crate::error::{Error, Result};
+use crate::units::{PAGE_BYTES, PAGE_SIZE};
+use crate::zero::{is_zero, one_word};
+use rayon::prelude::*;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Pages in a row that are looked at: a chunk's first quarter, 256 KiB.
+const SPAN: u64 = 64;
+/// Most and least spans, where there are as many.
+const MOST_SPANS: u64 = 256;
+const LEAST_SPANS: u64 = 32;
+/// One of so many spans is looked at, within these bounds.
+const SHARE: u64 = 32;
+/// Bytes of a descriptor of the kdump format and of two bits in its bitmaps, rounded up.
+const BESIDE_A_PAGE: u64 = 25;
+/// Bytes of headers and notes, generously.
+const HEADERS: u64 = 64 << 10;
+
+/// What a cut would be like.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Estimate {
+    /// Pages of the output, zero ones included; this is counted.
+    pub pages: u64,
+    /// How many of them were looked at.
+    pub sampled: u64,
+    /// Of all pages, zero ones that need no room; from the sample.
+    pub zero: u64,
+    /// Bytes that no format exceeds: all pages as they are.
+    pub at_most: u64,
+    /// Bytes by format, from the sample: `kdump zstd:1`, `elf`, `elf in zstd:3`.
+    pub bytes: BTreeMap<String, u64>,
+}
+
+/// A span's pages and bytes by way of packing.
+#[derive(Clone, Debug, Default)]
+struct Sums {
+    pages: u64,
+    zero: u64,
+    bytes: Vec<u64>,
+}
+
+/// Looks at a sample. `codecs` are those of the kdump format, `levels` those of ELF in zstd.
+///
+/// # Errors
+/// If a codec's library refuses its level.
+pub fn estimate(walker: &Walker<'_>, codecs: &[Codec], levels: &[i32], pool: &rayon::ThreadPool) -> Result<Estimate> {
+    let plan = walker.plan();
+    let total = plan.pages().div_ceil(super::walk::CHUNK);
+    let wanted = (total / SHARE).clamp(LEAST_SPANS, MOST_SPANS).min(total);
+    // Evenly spread: the n-th is in chunk n * total / wanted.
+    let mut next = 0;
+    let spans: Vec<Chunk> = chunks(plan)
+        .enumerate()
+        .filter(|(i, _)| {
+            let hit = wanted > 0 && *i as u64 == next * total / wanted;
+            next += u64::from(hit);
+            hit
+        })
+        .map(|(_, chunk)| if total > wanted { chunk.part(0, SPAN) } else { chunk })
+        .collect();
+    let sums = pool.install(|| {
+        let each = |span: &Chunk| look(walker, *span, codecs, levels);
+        spans.par_iter().map(each).try_reduce(Sums::default, |a, b| Ok(a.plus(&b)))
+    })?;
+    let pages = plan.pages();
+    let scale =
+        |n: u64| if sums.pages == 0 { 0 } else { (u128::from(n) * u128::from(pages) / u128::from(sums.pages)) as u64 };
+    let beside = HEADERS + pages * BESIDE_A_PAGE + plan.end().0 / 4;
+    let names = codecs.iter().map(|c| (format!("kdump {c}"), beside));
+    let names =
+        names.chain([("elf".into(), HEADERS)]).chain(levels.iter().map(|l| (format!("elf in zstd:{l}"), HEADERS)));
+    let bytes = names.zip(&sums.bytes).map(|((name, beside), n)| (name, beside + scale(*n))).collect();
+    Ok(Estimate { pages, sampled: sums.pages, zero: scale(sums.zero), at_most: beside + pages * PAGE_BYTES, bytes })
+}
+
+impl Sums {
+    fn plus(mut self, other: &Self) -> Self {
+        self.bytes.resize(self.bytes.len().max(other.bytes.len()), 0);
+        self.bytes.iter_mut().zip(&other.bytes).for_each(|(a, b)| *a += b);
+        Self { pages: self.pages + other.pages, zero: self.zero + other.zero, ..self }
+    }
+}
+
+fn look(walker: &Walker<'_>, span: Chunk, codecs: &[Codec], levels: &[i32]) -> Result<Sums> {
+    let drop_zeros = walker.plan().level.drops_zeros();
+    let (mut sums, mut content) = (Sums::default(), Vec::new());
+    walker.visit(span, |_, piece| {
+        let mut page = |page: &[u8]| {
+            sums.pages += 1;
+            if drop_zeros && is_zero(page) {
+                sums.zero += 1;
+            } else {
+                content.extend_from_slice(page);
+            }
+        };
+        match piece {
+            Piece::Plain(bytes) => bytes.chunks_exact(PAGE_SIZE).for_each(page),
+            Piece::Altered(bytes) => page(bytes),
+            Piece::Zeros(n) => (0..n).for_each(|_| page(&[0; PAGE_SIZE])),
+            // Not in the output either.
+            Piece::Lost(_) => {}
+        }
+        Ok(())
+    })?;
+    let mut packed = Vec::new();
+    for codec in codecs {
+        let mut compressor = codec.compressor()?;
+        packed.clear();
+        content.chunks_exact(PAGE_SIZE).filter(|p| one_word(p).is_none()).for_each(|page| {
+            compressor.append(page, &mut packed);
+        });
+        sums.bytes.push(packed.len() as u64);
+    }
+    sums.bytes.push(content.len() as u64);
+    for level in levels {
+        let whole = zstd::bulk::compress(&content, *level);
+        sums.bytes.push(whole.map_err(|e| Error::Usage(format!("zstd level {level}: {e}")))?.len() as u64);
+    }
+    Ok(sums)
+}
