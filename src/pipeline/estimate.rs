@@ -9,13 +9,14 @@ use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Pages in a row that are looked at: a chunk's first quarter, 256 KiB.
-const SPAN: u64 = 64;
-/// Most and least spans, where there are as many.
-const MOST_SPANS: u64 = 256;
-const LEAST_SPANS: u64 = 32;
-/// One of so many spans is looked at, within these bounds.
-const SHARE: u64 = 32;
+/// Pages in a row that are looked at: what lies together is alike, so many short spans tell more than few long ones.
+const SPAN: u64 = 16;
+/// Most spans: one of each chunk, up to 64 MiB.
+const MOST_SPANS: u64 = 1024;
+/// Spans that are compressed together: what a frame of ELF in zstd has.
+const TOGETHER: usize = 4;
+/// With fewer chunks, all of each is looked at.
+const FEW: u64 = 16;
 /// Bytes of a descriptor of the kdump format and of two bits in its bitmaps, rounded up.
 const BESIDE_A_PAGE: u64 = 25;
 /// Bytes of headers and notes, generously.
@@ -51,21 +52,21 @@ struct Sums {
 pub fn estimate(walker: &Walker<'_>, codecs: &[Codec], levels: &[i32], pool: &rayon::ThreadPool) -> Result<Estimate> {
     let plan = walker.plan();
     let total = plan.pages().div_ceil(super::walk::CHUNK);
-    let wanted = (total / SHARE).clamp(LEAST_SPANS, MOST_SPANS).min(total);
-    // Evenly spread: the n-th is in chunk n * total / wanted.
+    let wanted = total.min(MOST_SPANS);
+    // Evenly spread: the n-th is in chunk n * total / wanted, and each a span further into it.
     let mut next = 0;
     let spans: Vec<Chunk> = chunks(plan)
         .enumerate()
-        .filter(|(i, _)| {
-            let hit = wanted > 0 && *i as u64 == next * total / wanted;
+        .filter_map(|(i, chunk)| {
+            let hit = i as u64 == next * total / wanted;
+            let skip = next * SPAN % super::walk::CHUNK;
             next += u64::from(hit);
-            hit
+            hit.then(|| if total > FEW { chunk.part(skip.min(chunk.pages.saturating_sub(SPAN)), SPAN) } else { chunk })
         })
-        .map(|(_, chunk)| if total > wanted { chunk.part(0, SPAN) } else { chunk })
         .collect();
     let sums = pool.install(|| {
-        let each = |span: &Chunk| look(walker, *span, codecs, levels);
-        spans.par_iter().map(each).try_reduce(Sums::default, |a, b| Ok(a.plus(&b)))
+        let each = |spans: &[Chunk]| look(walker, spans, codecs, levels);
+        spans.par_chunks(TOGETHER).map(each).try_reduce(Sums::default, |a, b| Ok(a.plus(&b)))
     })?;
     let pages = plan.pages();
     let scale =
@@ -86,10 +87,10 @@ impl Sums {
     }
 }
 
-fn look(walker: &Walker<'_>, span: Chunk, codecs: &[Codec], levels: &[i32]) -> Result<Sums> {
+fn look(walker: &Walker<'_>, spans: &[Chunk], codecs: &[Codec], levels: &[i32]) -> Result<Sums> {
     let drop_zeros = walker.plan().level.drops_zeros();
     let (mut sums, mut content) = (Sums::default(), Vec::new());
-    walker.visit(span, |_, piece| {
+    let mut take = |_, piece: Piece<'_>| {
         let mut page = |page: &[u8]| {
             sums.pages += 1;
             if drop_zeros && is_zero(page) {
@@ -106,7 +107,8 @@ fn look(walker: &Walker<'_>, span: Chunk, codecs: &[Codec], levels: &[i32]) -> R
             Piece::Lost(_) => {}
         }
         Ok(())
-    })?;
+    };
+    spans.iter().try_for_each(|span| walker.visit(*span, &mut take))?;
     let mut packed = Vec::new();
     for codec in codecs {
         let mut compressor = codec.compressor()?;
