@@ -15,8 +15,9 @@ use crate::units::FileOffset;
 use std::sync::Mutex;
 use zstd::zstd_safe::{CCtx, CParameter};
 
-/// Bytes of content in a frame.
-const FRAME: u64 = 256 << 10;
+/// Bytes of content in a frame: a reader that wants a page has to unpack one. Frames of 1 MiB would be 2 % smaller
+/// (`benches/README.md`).
+const FRAME: u64 = 128 << 10;
 const SKIPPABLE: u32 = 0x184d_2a5e;
 const FOOTER: u32 = 0x8f92_eab1;
 /// Bytes of the table beside its entries.
@@ -61,8 +62,10 @@ pub fn write(
         // Room for the table, if there is a limit.
         let table_bytes = TABLE + ENTRY * (table.len() as u64 + 1);
         if at + packed.len() as u64 + table_bytes > limit {
-            let full =
-                std::io::Error::new(std::io::ErrorKind::StorageFull, format!("it would grow beyond {limit} bytes"));
+            let full = std::io::Error::new(
+                std::io::ErrorKind::StorageFull,
+                format!("it would grow beyond the limit of {limit} bytes"),
+            );
             return Err(Error::write("the next frame", full));
         }
         out.write_at(&packed, at)?;

@@ -45,14 +45,20 @@ pub(crate) fn ask(vmlinux: &Path, dump: &Path, commands: &[&str]) -> Session {
 
 /// The same with options of crash's; what it said, if it did not open the dump.
 pub(crate) fn ask_with(options: &[&str], vmlinux: &Path, dump: &Path, commands: &[&str]) -> Result<Session, String> {
+    ask_all(options, vmlinux, &[dump], commands)
+}
+
+/// The same of the files of a split dump.
+pub(crate) fn ask_all(options: &[&str], vmlinux: &Path, dumps: &[&Path], commands: &[&str]) -> Result<Session, String> {
+    let name = dumps[0].file_name().unwrap().to_string_lossy();
     let mut script = String::new();
     for command in commands {
         script += &format!("gdb echo @@@ {command}\\n\n{command}\n");
     }
-    let input = scratch().join(format!("{}.{}.crash", dump.file_name().unwrap().to_string_lossy(), commands.len()));
+    let input = scratch().join(format!("{name}.{}.crash", commands.len()));
     std::fs::write(&input, script + "exit\n").unwrap();
     let mut command = Command::new(tool("crash"));
-    command.args(["--no_scroll", "-s"]).args(options).arg(vmlinux).arg(dump).arg("-i").arg(&input);
+    command.args(["--no_scroll", "-s"]).args(options).arg(vmlinux).args(dumps).arg("-i").arg(&input);
     command.env("HOME", scratch()); // nobody's .crashrc
     let ran = run(&mut command, Duration::from_secs(240));
     if !ran.status.success() {

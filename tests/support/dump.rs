@@ -23,6 +23,8 @@ pub(crate) trait Dump {
     fn frames(&self) -> BTreeSet<u64>;
     /// A frame's bytes, or None where a reader would say that the page is not there.
     fn page(&self, frame: u64) -> Option<Page>;
+    /// Is it in a file that may be incomplete?
+    fn is_there(&self, frame: u64) -> bool;
     /// The notes in their order.
     fn notes(&self) -> &[Note];
 }

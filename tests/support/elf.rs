@@ -88,6 +88,13 @@ impl Dump for Elf {
         Some(page)
     }
 
+    fn is_there(&self, frame: u64) -> bool {
+        let addr = frame * PAGE as u64;
+        let load = self.loads.iter().find(|load| (load.paddr..load.paddr + load.memsz).contains(&addr));
+        let end = load.map(|load| load.offset + load.filesz.min(addr - load.paddr + PAGE as u64));
+        end.is_some_and(|end| end <= self.file_len)
+    }
+
     fn notes(&self) -> &[Note] {
         &self.notes
     }

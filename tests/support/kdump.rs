@@ -76,6 +76,19 @@ impl Kdump {
         (0..self.max_mapnr).filter(|&frame| is_set(&self.exists, frame)).collect()
     }
 
+    /// The descriptor of a frame that is stored.
+    fn descriptor(&self, frame: u64) -> &[u8] {
+        let byte = frame as usize / 8;
+        let below = self.stored[byte] & ((1u8 << (frame % 8)) - 1);
+        let at = (self.before[byte] + u64::from(below.count_ones())) as usize * 24;
+        &self.descriptors[at..at + 24]
+    }
+
+    /// Where a frame's bytes are in the file, as they are there.
+    pub(crate) fn place(&self, frame: u64) -> u64 {
+        u64_at(self.descriptor(frame), 0)
+    }
+
     fn is_stored(&self, frame: u64) -> bool {
         frame < self.max_mapnr && is_set(&self.stored, frame)
     }
@@ -94,10 +107,7 @@ impl Dump for Kdump {
         if !self.is_stored(frame) {
             return None;
         }
-        let byte = frame as usize / 8;
-        let below = self.stored[byte] & ((1u8 << (frame % 8)) - 1);
-        let at = (self.before[byte] + u64::from(below.count_ones())) as usize * 24;
-        let descriptor = &self.descriptors[at..at + 24];
+        let descriptor = self.descriptor(frame);
         let (offset, size, flags) = (u64_at(descriptor, 0), u32_at(descriptor, 8), u32_at(descriptor, 12));
         assert!(offset != 0 && size as usize <= PAGE, "frame {frame:#x}: {size} bytes at {offset:#x}");
         let mut bytes = vec![0; size as usize];
@@ -114,6 +124,10 @@ impl Dump for Kdump {
             other => panic!("frame {frame:#x}: flags {other:#x}"),
         };
         Some(Box::new(bytes.try_into().unwrap_or_else(|b: Vec<u8>| panic!("frame {frame:#x}: {} bytes", b.len()))))
+    }
+
+    fn is_there(&self, frame: u64) -> bool {
+        self.is_stored(frame) && self.place(frame) != 0
     }
 
     fn notes(&self) -> &[Note] {
