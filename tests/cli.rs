@@ -257,13 +257,20 @@ fn wrong_calls_end_with_usage() {
         &["one"][..],
         &["-d", "32", "a", "b"],
         &["--exclude", "all", "a", "b"],
-        &["--compress", "lzo", "a", "b"],
+        &["--compress", "lzo:1", "a", "b"],
+        &["-z", "-c", "a", "b"],
+        &["-p", "--compress", "snappy", "a", "b"],
+        &["-E", "-l", "a", "b"],
+        &["--format", "elf", "-p", "a", "b"],
         &["--threads", "0", "a", "b"],
     ] {
         let out = Command::new(env!("CARGO_BIN_EXE_xdump-cut")).args(args).output().unwrap();
         assert_eq!(out.status.code(), Some(2), "{args:?}");
         assert!(!out.stderr.is_empty());
     }
+    let out = run(&[&"--compress", &"lz4", &"a", &"b"]);
+    let err = String::from_utf8(out.stderr).unwrap();
+    assert!(out.status.code() == Some(2) && err.contains("zstd[:-7..19], zlib[:1-9], lzo, snappy, none"), "{err}");
 }
 
 fn report(args: &[&dyn AsRef<std::ffi::OsStr>]) -> Value {

@@ -59,8 +59,14 @@ pub fn run() -> Exit {
 
 fn cut_out(args: &Cut) -> Result<()> {
     let (Some(vmcore), Some(out)) = (&args.vmcore, &args.out) else { return Ok(()) };
-    if args.format == Some(OutputFormat::Elf) && args.compress.is_some() {
-        return Err(Error::Usage("--compress is for the kdump format; ELF has none".into()));
+    if args.format == Some(OutputFormat::Elf) && args.compression.codec().is_some() {
+        return Err(Error::Usage(
+            "--compress, -z, -c, -l and -p are for the kdump format; ELF has no compression".into(),
+        ));
+    }
+    if let Format::Kdump(codec) = args.format() {
+        // Whether it can be had is better told now than after the dump was read.
+        codec.compressor()?;
     }
     let layout = match (args.layout, args.keep_xen) {
         (OutputLayout::Native, false) => Layout::Native,
@@ -237,12 +243,12 @@ fn complain(line: &str) {
 impl Cut {
     /// The format that the options and the output's name ask for.
     fn format(&self) -> Format {
+        let codec = self.compression.codec();
         let named_elf = self.out.as_deref().and_then(Path::extension).is_some_and(|e| e == "elf");
         match self.format {
             Some(OutputFormat::Elf) => Format::Elf,
-            Some(OutputFormat::Kdump) => Format::Kdump(self.compress.unwrap_or_default()),
-            None if self.elf || (named_elf && self.compress.is_none()) => Format::Elf,
-            None => Format::Kdump(self.compress.unwrap_or_default()),
+            None if self.elf || (named_elf && codec.is_none()) => Format::Elf,
+            Some(OutputFormat::Kdump) | None => Format::Kdump(codec.unwrap_or_default()),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What moves pages in parallel: chunks of the plan, read, altered and compressed by many threads, handed on in order.
 
 pub mod codec;
+#[cfg(feature = "lzo")]
+mod lzo;
 pub mod ordered;
 pub mod walk;
 
