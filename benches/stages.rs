@@ -85,7 +85,10 @@ fn stages(c: &mut Criterion) {
 
     let mut group = c.benchmark_group("compress pages that are not zero");
     group.throughput(Throughput::Bytes(full.len() as u64 * 4096)).sample_size(10);
-    for codec in [Codec::Zlib(1), Codec::Zlib(2), Codec::Zstd(-1), Codec::Zstd(1), Codec::Zstd(3)] {
+    let mut codecs =
+        vec![Codec::Zlib(1), Codec::Zlib(2), Codec::Zstd(-1), Codec::Zstd(1), Codec::Zstd(3), Codec::Snappy];
+    codecs.extend(cfg!(feature = "lzo").then_some(Codec::Lzo));
+    for codec in codecs {
         let mut compressor = codec.compressor().unwrap();
         let mut out = Vec::new();
         group.bench_function(codec.to_string(), |b| {
@@ -96,6 +99,29 @@ fn stages(c: &mut Criterion) {
         });
         println!("{codec}: ratio {:.2}", (full.len() * 4096) as f64 / out.len() as f64);
     }
+    group.finish();
+
+    // Why lzo is a feature.
+    let some: Vec<&Vec<u8>> = full.into_iter().step_by(16).collect();
+    let mut group = c.benchmark_group("compress a sixteenth of them with lzo");
+    group.throughput(Throughput::Bytes(some.len() as u64 * 4096)).sample_size(10);
+    #[cfg(feature = "lzo")]
+    {
+        let mut compressor = Codec::Lzo.compressor().unwrap();
+        let mut out = Vec::new();
+        group.bench_function("liblzo2, which the feature links", |b| {
+            b.iter(|| {
+                out.clear();
+                some.iter().filter(|p| compressor.append(p, &mut out)).count()
+            });
+        });
+    }
+    let mut dict = lzokay::compress::Dict::new();
+    group.bench_function("lzokay", |b| {
+        b.iter(|| {
+            some.iter().map(|p| lzokay::compress::compress_with_dict(p, &mut dict).unwrap().len()).sum::<usize>()
+        });
+    });
     group.finish();
 }
 

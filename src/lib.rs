@@ -107,7 +107,7 @@
 //! | 0 | `disk_dump_header`: "KDUMP   " at 0, version 6 at 8, utsname (6 × 65) at 12, status at 424, block size 428, sub-header blocks 432, bitmap blocks 436, max_mapnr 440, CPUs 460 |
 //! | 1 | `kdump_sub_header`: phys_base 0, dump level 8, VMCOREINFO offset 32 and size 40, notes offset 48 and size 56, max_mapnr 96; 104 bytes, then the notes |
 //! | then | bitmap 1, pages that exist, and bitmap 2, pages that are in the file; bit n of byte n/8, lowest first |
-//! | then | page descriptors, 24 bytes: offset `i64`, size `u32`, flags `u32` (1 zlib, 0x20 zstd), `u64` 0 |
+//! | then | page descriptors, 24 bytes: offset `i64`, size `u32`, flags `u32` (1 zlib, 2 lzo, 4 snappy, 0x20 zstd), `u64` 0 |
 //! | then | one page of zeros that all zero pages share, then page data |
 //!
 //! # The two layouts
@@ -126,8 +126,9 @@
 //!
 //! # Safety
 //!
-//! The only `unsafe` code is the mapping of the input, with its contract at [`source::open`]. Nothing from a file is
-//! used as a count or an index before it was checked, and no input makes the library panic.
+//! The only `unsafe` code is the mapping of the input, with its contract at [`source::open`], and, in builds with the feature
+//! `lzo`, the two calls of the C library liblzo2 in `pipeline::lzo`, which gets pages and room for the worst of them. Nothing
+//! from a file is used as a count or an index before it was checked, and no input makes the library panic.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 #![deny(unsafe_code)]

@@ -239,15 +239,33 @@ fn output_that_cannot_be_written_leaves_nothing() {
     fails(2, "exists; give -f", &[&dump, &f.path("link")]);
     std::fs::remove_file(f.path("link")).unwrap();
     fails(2, "folder", &[&dump, &f.dir.path()]);
-    for option in ["-E", "--compress=none"] {
+}
+
+/// What was written until then is worth having.
+#[test]
+fn a_full_disk_leaves_an_incomplete_file_that_says_so() {
+    let f = Folder::new();
+    let dump = f.dump(machine());
+    for option in ["-E", "--compress=none", "--format=elf.zst"] {
         // A limit on file sizes stands for a full disk: the write in the middle fails.
-        let script = "trap '' XFSZ; ulimit -f 1000; exec \"$@\"";
+        let script = "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"";
         let mut command = Command::new("bash");
-        command.args(["-c", script, "bash", env!("CARGO_BIN_EXE_xdump-cut"), "-q", option]);
+        let blocks = if option.ends_with("zst") { "200" } else { "1000" };
+        command.args(["-c", script, "bash", blocks, env!("CARGO_BIN_EXE_xdump-cut"), "-q", option]);
         let out = command.arg(&dump).arg(f.path("out")).output().unwrap();
         let err = String::from_utf8(out.stderr).unwrap();
-        assert!(out.status.code() == Some(3) && err.contains("File too large"), "{err}");
-        assert_eq!(f.names(), ["vmcore"], "{option}");
+        assert!(out.status.code() == Some(3) && err.contains("File too large"), "{option}: {err}");
+        assert!(err.contains("out.incomplete has ") && err.contains("marked incomplete"), "{option}: {err}");
+        assert_eq!(f.names(), ["out.incomplete", "vmcore"], "{option}");
+        // The next run does not take it away unasked.
+        fails(2, "out.incomplete exists; give -f", &[&option, &dump, &f.path("out")]);
+        let left = std::fs::read(f.path("out.incomplete")).unwrap();
+        match option {
+            "-E" => assert_eq!(left[48], 1),
+            "--compress=none" => assert_eq!(left[424], 8),
+            _ => assert_eq!(left[left.len() - 4..], 0x8f92_eab1_u32.to_le_bytes()),
+        }
+        std::fs::remove_file(f.path("out.incomplete")).unwrap();
     }
 }
 
@@ -257,13 +275,20 @@ fn wrong_calls_end_with_usage() {
         &["one"][..],
         &["-d", "32", "a", "b"],
         &["--exclude", "all", "a", "b"],
-        &["--compress", "lzo", "a", "b"],
+        &["--compress", "lzo:1", "a", "b"],
+        &["-z", "-c", "a", "b"],
+        &["-p", "--compress", "snappy", "a", "b"],
+        &["-E", "-l", "a", "b"],
+        &["--format", "elf", "-p", "a", "b"],
         &["--threads", "0", "a", "b"],
     ] {
         let out = Command::new(env!("CARGO_BIN_EXE_xdump-cut")).args(args).output().unwrap();
         assert_eq!(out.status.code(), Some(2), "{args:?}");
         assert!(!out.stderr.is_empty());
     }
+    let out = run(&[&"--compress", &"lz4", &"a", &"b"]);
+    let err = String::from_utf8(out.stderr).unwrap();
+    assert!(out.status.code() == Some(2) && err.contains("zstd[:-7..19], zlib[:1-9], lzo, snappy, none"), "{err}");
 }
 
 fn report(args: &[&dyn AsRef<std::ffi::OsStr>]) -> Value {

@@ -244,8 +244,20 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             ),
             (
                 "",
-                "makedumpfile filters the kdump format further (one that knows no zstd, with --compress zlib). Of the ELF format it takes memory beyond p_filesz as \
+                "makedumpfile filters the kdump format further, if it knows the compression. Of the ELF format it takes memory beyond p_filesz as \
                   excluded, not as zeros; give it the kdump format.",
+            ),
+            (
+                "",
+                "zlib is in every reader. crash, drgn and makedumpfile know zstd, lzo and snappy as far as they were built with \
+                  them: Debian's crash 8.0.6 and the drgn 0.3.0 of PyPI with all three, makedumpfile of Debian 12 with lzo, of \
+                  Debian 13 with lzo and zstd. One that lacks it may say something else, as makedumpfile does: \"Can't get the \
+                  address of system_utsname\".",
+            ),
+            (
+                "",
+                "xdump-cut itself reads all of them, but writes lzo only if it was built with --features lzo, since liblzo2 \
+                  is under the GPL.",
             ),
             ("", "A mapped dump must keep its size while it is read; see --no-mmap."),
         ],
@@ -255,7 +267,7 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
         &[
             ("xdump-cut vmcore dom0.kdump", "Cut dom0 out, compressed with zstd. Then: crash vmlinux dom0.kdump"),
             ("xdump-cut -d 1 vmcore dom0.kdump", "The same with page cache, processes' memory and free pages."),
-            ("xdump-cut --compress zlib vmcore dom0.kdump", "For readers that do not know zstd."),
+            ("xdump-cut -c vmcore dom0.kdump", "With zlib, for readers that do not know zstd."),
             ("xdump-cut -E vmcore.zst dom0.elf", "From a compressed dump to an ELF file, also for gdb."),
             (
                 "xdump-cut --layout machine --keep-xen -E vmcore xen.elf",

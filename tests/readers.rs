@@ -15,7 +15,8 @@ use support::symbols::Symbols;
 use support::tools::{run, scratch, tool};
 use support::{Findings, on_each_fixture};
 
-/// The two formats; the ways of compressing are told apart in tests/truth.rs, and below where a reader decompresses.
+/// The two formats; the ways of compressing are told apart in tests/truth.rs and tests/codecs.rs, and below where a reader
+/// decompresses.
 const FORMATS: [Shape; 2] = [Shape::Kdump, Shape::Elf];
 
 fn on_each_output(check: impl Fn(&Fixture, Shape, &mut Findings)) {
@@ -301,7 +302,8 @@ fn running_task_is_where_the_vcpu_was(
 }
 
 #[test]
-fn drgn_and_crash_read_every_compression() {
+fn drgn_and_crash_read_zlib_and_uncompressed_pages() {
+    // lzo and snappy are in tests/codecs.rs
     on_each_fixture(|fixture, findings| {
         let default = facts(fixture, Shape::Kdump);
         for shape in [Shape::Zlib, Shape::Raw] {

@@ -108,12 +108,12 @@ pub struct Cut {
     /// read. Otherwise there is a warning, and what cannot be told is kept.
     #[arg(long)]
     pub require_level: bool,
-    /// Format of the output. Without it, a name that ends in .elf asks for ELF (but not with --compress), one in .elf.zst
-    /// for that, any other for kdump.
+    /// Format of the output. Without it, a name that ends in .elf asks for ELF (but not if a compression is asked for), one
+    /// in .elf.zst for that, any other for kdump.
     #[arg(long, value_enum)]
     pub format: Option<OutputFormat>,
     /// The same as --format elf.
-    #[arg(short = 'E', conflicts_with_all = ["format", "compress"])]
+    #[arg(short = 'E', conflicts_with_all = ["format", "compression"])]
     pub elf: bool,
     /// Where pages stand in the output, and what is altered.
     #[arg(long, value_enum, default_value = "native")]
@@ -123,10 +123,9 @@ pub struct Cut {
     /// each of its frames is looked up in the frame table, 8 GiB of it per TiB.
     #[arg(long)]
     pub keep_xen: bool,
-    /// Compression of kdump pages: zstd (levels -7 to 19, as in zstd:3), zlib (1 to 9) or none. zstd needs crash 7.3.1
-    /// or later; every reader knows zlib. The default is zstd:1. Of elf.zst the level of zstd.
-    #[arg(long, value_name = "CODEC", value_parser = |s: &str| s.parse::<Codec>())]
-    pub compress: Option<Codec>,
+    /// How pages are compressed.
+    #[command(flatten)]
+    pub compression: Compression,
     /// Overwrite OUT if it exists.
     #[arg(short, long)]
     pub force: bool,
@@ -162,6 +161,30 @@ pub struct Cut {
     /// Where a dump is unpacked that cannot be read in place: a compressed one, or a pipe. The default is TMPDIR, or /tmp.
     #[arg(long, value_name = "DIR")]
     pub tmp_dir: Option<PathBuf>,
+}
+
+/// How pages are compressed; at most one of these.
+#[derive(Clone, Debug, clap::Args)]
+#[group(id = "compression", multiple = false)]
+pub struct Compression {
+    /// Compression of kdump pages: zstd (levels -7 to 19, as in zstd:3), zlib (1 to 9), lzo, snappy or none. zstd needs crash
+    /// 7.3.1 or later; every reader knows zlib; lzo and snappy are fast, and not in each build of each reader. lzo is there
+    /// if xdump-cut was built with --features lzo. The default is zstd:1. With elf.zst, which is compressed by zstd, the level:
+    /// zstd:3 there.
+    #[arg(long, value_name = "CODEC", value_parser = |s: &str| s.parse::<Codec>())]
+    pub compress: Option<Codec>,
+    /// The same as --compress zstd, in makedumpfile's spelling.
+    #[arg(short = 'z')]
+    pub zstd: bool,
+    /// The same as --compress zlib.
+    #[arg(short = 'c')]
+    pub zlib: bool,
+    /// The same as --compress lzo.
+    #[arg(short = 'l')]
+    pub lzo: bool,
+    /// The same as --compress snappy.
+    #[arg(short = 'p')]
+    pub snappy: bool,
 }
 
 /// What to tell of.
@@ -282,9 +305,18 @@ fn threads(s: &str) -> Result<usize, String> {
     s.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "a number from 1 to 1024".into())
 }
 
+impl Compression {
+    /// The codec that was asked for, if any.
+    pub(super) fn codec(&self) -> Option<Codec> {
+        let short =
+            [(self.zstd, Codec::ZSTD), (self.zlib, Codec::ZLIB), (self.lzo, Codec::Lzo), (self.snappy, Codec::Snappy)];
+        self.compress.or_else(|| short.into_iter().find_map(|(given, codec)| given.then_some(codec)))
+    }
+}
+
 impl Cut {
-    /// Sorts out which name is what: the output is the last of all (of a dry run with --split too), and what stands behind --split is one of them unless
-    /// it is a number.
+    /// Sorts out which name is what: the output is the last of all (of a dry run with --split too), and what stands behind
+    /// --split is one of them unless it is a number.
     ///
     /// # Errors
     /// [`Error::Usage`] if one is missing.
@@ -347,7 +379,15 @@ mod tests {
         assert!(parse("xdump-cut --split a").is_err());
         assert!(parse("xdump-cut log a --domain 3 --raw").is_ok_and(|a| a.command.is_some()));
         assert!(parse("xdump-cut log a --domain 3 --xen").is_err());
-        assert!(parse("xdump-cut -E --compress zlib a b").is_err());
+        let codec = |options: &str| parse(&format!("xdump-cut {options} a b")).ok()?.cut.compression.codec();
+        for (short, long) in [("-z", "zstd"), ("-c", "zlib"), ("-l", "lzo"), ("-p", "snappy")] {
+            assert_eq!(codec(short), long.parse().ok());
+            assert_eq!(codec(&format!("--compress={long}")), long.parse().ok());
+            for other in ["-E", "--compress=none", "-zc", "-lp"] {
+                assert!(parse(&format!("xdump-cut {short} {other} a b")).is_err(), "{short} {other}");
+            }
+            assert!(parse(&format!("xdump-cut -E --compress={long} a b")).is_err());
+        }
         assert!(parse("xdump-cut -d 31 a b").is_ok_and(|a| a.cut.level == Level::MOST));
         assert!(parse("xdump-cut -d 32 a b").is_err());
         assert!(parse("xdump-cut -d 1 --exclude free a b").is_err());

@@ -64,6 +64,10 @@ pub fn run() -> Exit {
 fn cut_out(args: &Cut) -> Result<()> {
     let format = outputs::format(args)?;
     outputs::check(args, format)?;
+    if let Format::Kdump(codec) = format {
+        // Whether it can be had is better told now than after the dump was read.
+        codec.compressor()?;
+    }
     let layout = match (args.layout, args.keep_xen) {
         (OutputLayout::Native, false) => Layout::Native,
         (OutputLayout::Machine, keep_xen) => Layout::Machine { keep_xen },

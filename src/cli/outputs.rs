@@ -14,22 +14,22 @@ use std::path::{Path, PathBuf};
 pub(super) fn format(args: &Cut) -> Result<Format> {
     let name = args.out.as_deref().and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned());
     let ends = |end: &str| name.as_ref().is_some_and(|n| n.ends_with(end));
-    let elf_zst = || match args.compress {
+    let elf_zst = || match args.compression.codec() {
         None => Ok(Format::ElfZst(ELF_ZST_LEVEL)),
         Some(Codec::Zstd(level)) => Ok(Format::ElfZst(level)),
         Some(codec) => Err(Error::Usage(format!("elf.zst is compressed by zstd, not by {codec}"))),
     };
     match args.format {
-        Some(OutputFormat::Elf) if args.compress.is_some() => {
-            Err(Error::Usage("--compress is for the kdump format; ELF has none".into()))
+        Some(OutputFormat::Elf) if args.compression.codec().is_some() => {
+            Err(Error::Usage("--compress, -z, -c, -l and -p are for the kdump format; ELF has no compression".into()))
         }
         Some(OutputFormat::Elf) => Ok(Format::Elf),
         Some(OutputFormat::ElfZst) => elf_zst(),
-        Some(OutputFormat::Kdump) => Ok(Format::Kdump(args.compress.unwrap_or_default())),
+        Some(OutputFormat::Kdump) => Ok(Format::Kdump(args.compression.codec().unwrap_or_default())),
         None if args.elf => Ok(Format::Elf),
         None if ends(".elf.zst") => elf_zst(),
-        None if ends(".elf") && args.compress.is_none() => Ok(Format::Elf),
-        None => Ok(Format::Kdump(args.compress.unwrap_or_default())),
+        None if ends(".elf") && args.compression.codec().is_none() => Ok(Format::Elf),
+        None => Ok(Format::Kdump(args.compression.codec().unwrap_or_default())),
     }
 }
 

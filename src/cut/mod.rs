@@ -169,7 +169,7 @@ impl Cutter<'_> {
         let Prepared { plan, mut report, .. } = self.prepare(domain, &p2m)?;
         progress.stage("looking at a sample of the pages", None);
         let walker = Walker::new(host, &plan);
-        let (mut codecs, mut levels) = (Codec::USUAL.to_vec(), vec![ELF_ZST_LEVEL]);
+        let (mut codecs, mut levels) = (Codec::ALL.to_vec(), vec![ELF_ZST_LEVEL]);
         match options.format {
             Format::Kdump(codec) if !codecs.contains(&codec) => codecs.push(codec),
             Format::ElfZst(level) if !levels.contains(&level) => levels.push(level),

@@ -34,8 +34,9 @@ pub(super) fn verify(
     }
     // Reads of a disk that fails are errors then, and nothing worse.
     let options = OpenOptions { no_mmap: true, ..OpenOptions::default() };
-    let output = source::open_files(files, &options)?;
-    let (core, mem) = source::read(&*output).map_err(|e| Error::Unverified(e.to_string()))?;
+    let unreadable = |e: Error| Error::Unverified(e.to_string());
+    let output = source::open_files(files, &options).map_err(unreadable)?;
+    let (core, mem) = source::read(&*output).map_err(unreadable)?;
     same_notes(facts, core.notes().map(|n| (n.name, n.kind, n.desc)))?;
     let check = Check { walker, output: &mem, incomplete: written.incomplete.is_some() };
     let mut found = 0;

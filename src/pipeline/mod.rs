@@ -3,6 +3,8 @@
 pub mod codec;
 pub mod digest;
 pub mod estimate;
+#[cfg(feature = "lzo")]
+mod lzo;
 pub mod ordered;
 pub mod walk;
 

@@ -1,4 +1,5 @@
-//! Bytes of a file by position: the only place that maps memory, and the only `unsafe` code of the crate.
+//! Bytes of a file by position: the only place that maps memory, with the only `unsafe` code of the crate, but for the
+//! feature `lzo`.
 
 use super::holes::Holes;
 use crate::damage::Damage;

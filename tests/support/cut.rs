@@ -14,6 +14,9 @@ pub(crate) enum Shape {
     /// kdump-compressed with zstd, the default.
     Kdump,
     Zlib,
+    /// Only in builds with the feature.
+    Lzo,
+    Snappy,
     Raw,
     Elf,
 }
@@ -24,6 +27,8 @@ impl Shape {
         match self {
             Self::Kdump => &["-d", "1"],
             Self::Zlib => &["-d", "1", "--compress", "zlib"],
+            Self::Lzo => &["-d", "1", "--compress", "lzo"],
+            Self::Snappy => &["-d", "1", "--compress", "snappy"],
             Self::Raw => &["-d", "1", "--compress", "none"],
             Self::Elf => &["-d", "1", "-E"],
         }

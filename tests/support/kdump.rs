@@ -8,6 +8,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 const ZLIB: u32 = 0x1;
+const LZO: u32 = 0x2;
+const SNAPPY: u32 = 0x4;
 const ZSTD: u32 = 0x20;
 
 /// A kdump-compressed file.
@@ -76,6 +78,11 @@ impl Kdump {
         (0..self.max_mapnr).filter(|&frame| is_set(&self.exists, frame)).collect()
     }
 
+    /// The size and the flags that each stored page's descriptor has.
+    pub(crate) fn sizes(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.descriptors.chunks_exact(24).map(|descriptor| (u32_at(descriptor, 8), u32_at(descriptor, 12)))
+    }
+
     /// The descriptor of a frame that is stored.
     fn descriptor(&self, frame: u64) -> &[u8] {
         let byte = frame as usize / 8;
@@ -120,6 +127,16 @@ impl Dump for Kdump {
                 let read = flate2::read::ZlibDecoder::new(&bytes[..]).read_to_end(&mut page);
                 read.unwrap_or_else(|e| panic!("frame {frame:#x}: {e}"));
                 page
+            }
+            LZO => {
+                let mut page = vec![0; PAGE];
+                let len = lzokay::decompress::decompress(&bytes, &mut page);
+                page.truncate(len.unwrap_or_else(|e| panic!("frame {frame:#x}: {e:?}")));
+                page
+            }
+            SNAPPY => {
+                let page = snap::raw::Decoder::new().decompress_vec(&bytes);
+                page.unwrap_or_else(|e| panic!("frame {frame:#x}: {e}"))
             }
             other => panic!("frame {frame:#x}: flags {other:#x}"),
         };
