@@ -110,6 +110,13 @@
 //! | then | page descriptors, 24 bytes: offset `i64`, size `u32`, flags `u32` (1 zlib, 2 lzo, 4 snappy, 0x20 zstd), `u64` 0 |
 //! | then | one page of zeros that all zero pages share, then page data |
 //!
+//! A word of the status says that the file is incomplete (0x8); it does until the last page is written. Each file of a split
+//! dump has `split` 1 at 12, its range of PFNs at 80 and 88, and descriptors of that range only.
+//!
+//! **ELF in seekable zstd** ([`sink::zst`]), and **flattened** streams of the other two, as above.
+//!
+//! **Digest** ([`pipeline::digest`]): a checksum of what readers see, the same for all formats.
+//!
 //! # The two layouts
 //!
 //! All above is the *native* layout. The *machine* layout ([`plan::layout`]) is for people who know crash's and makedumpfile's

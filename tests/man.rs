@@ -65,9 +65,9 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "",
-                "Both formats hold the pages of the domain by pseudo-physical address, one NT_PRSTATUS and one QEMU CPU note \
+                "All formats hold the pages of the domain by pseudo-physical address, one NT_PRSTATUS and one QEMU CPU note \
                   per vCPU that ever ran, its kernel's VMCOREINFO, and a note named XDUMPCUT. A zero page that was left out reads as zeros \
-                  in both. Pages that the dump lacks are missing from the output; they are never zeros.",
+                  in all. Pages that the dump lacks are missing from the output; they are never zeros.",
             ),
             (
                 "",
@@ -84,6 +84,44 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
                 "The eight bytes of the variable xen_start_info are cleared, and in kernels before 4.20 those of \
                   pv_init_ops.patch, since crash would take the kernel for a Xen guest. The XDUMPCUT note and the \
                   report tell their addresses and old values.",
+            ),
+        ],
+    ),
+    (
+        "FORMATS",
+        &[
+            (
+                "kdump",
+                "kdump-compressed, version 6: each page by itself. What crash, drgn and makedumpfile know best. Zero pages, and \
+                  pages that are one word of eight bytes over and over, are stored once.",
+            ),
+            (
+                "kdump, --split N",
+                "N files of like size, each with all headers. crash vmlinux OUT.1 OUT.2 ... opens them, makedumpfile \
+                  --reassemble joins them, and so does xdump-cut --split OUT.1 OUT.2 ... The pages are read twice.",
+            ),
+            ("elf", "An ELF64 vmcore, as QEMU writes it, uncompressed; for gdb too. The pages are read twice."),
+            (
+                "elf.zst",
+                "The same in zstd, in frames of 128 KiB with a seek table: zstd -d gives the ELF file, and programs that know \
+                  seekable zstd read it in place. Smaller than the kdump format, since pages are compressed together.",
+            ),
+            (
+                "flattened (-F, or -)",
+                "kdump or ELF as makedumpfile -F has it, for pipes: crash and drgn open a file of it, makedumpfile -R makes the \
+                  ordinary file. elf.zst needs no such form: to - it goes as it is. The report is on standard error then.",
+            ),
+            (
+                "",
+                "If there is no more room, or a file has the size that -L allows, the file ends there. It is marked incomplete \
+                  as makedumpfile does it (not within elf.zst), keeps the name OUT.incomplete, and the exit status is 3. crash says that it is \
+                  incomplete; what it lacks reads as an error, never as zeros. Pages are written in order of PFN. -L holds for \
+                  each file of a split dump. A stream only ends.",
+            ),
+            (
+                "",
+                "--digest: BLAKE3 over the digests of all pages in order of PFN, each of which is BLAKE3 over the PFN (8 bytes, \
+                  little-endian) and the page's 4096 bytes, zero pages included.",
             ),
         ],
     ),
@@ -221,7 +259,8 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             ("2", "The command line is wrong, or OUT exists."),
             (
                 "3",
-                "A file could not be read or written: no such file, no permission, a full disk. Trying again may help.",
+                "A file could not be read or written: no such file, no permission, a full disk (what was written until then is \
+                  kept, see FORMATS), an output that --verify found to be other than what was written. Trying again may help.",
             ),
         ],
     ),
@@ -229,8 +268,8 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
         "FILES",
         &[(
             "OUT.incomplete",
-            "The output while it is written. It is removed if the cut fails. One that is left of a run that was \
-             killed is replaced with -f. Only the owner may read it, and OUT.",
+            "The output while it is written. It is removed if the cut fails, unless it is that there was no more room. One that is left of \
+             a run that was killed says that it is incomplete, and is replaced with -f. Only the owner may read it, and OUT.",
         )],
     ),
     (
@@ -245,7 +284,7 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             (
                 "",
                 "makedumpfile filters the kdump format further, if it knows the compression. Of the ELF format it takes memory beyond p_filesz as \
-                  excluded, not as zeros; give it the kdump format.",
+                  excluded, not as zeros, and so does libkdumpfile without file.zero_excluded; give them the kdump format.",
             ),
             (
                 "",
@@ -273,6 +312,19 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
                 "xdump-cut --layout machine --keep-xen -E vmcore xen.elf",
                 "For crash as it was used on full Xen dumps: crash vmlinux xen.elf, or crash xen-syms xen.elf",
             ),
+            (
+                "xdump-cut --dry-run vmcore dom0.kdump",
+                "What would be in it, how large it would be in each format, and whether there is room.",
+            ),
+            (
+                "xdump-cut --verify --digest vmcore dom0.elf.zst",
+                "For an archive: ELF in seekable zstd, read again and compared.",
+            ),
+            (
+                "xdump-cut vmcore - | ssh host 'cat > dom0.flat'",
+                "To another machine: crash vmlinux dom0.flat, or makedumpfile -R dom0.kdump < dom0.flat",
+            ),
+            ("xdump-cut --split 3 vmcore dom0", "Into dom0.1, dom0.2 and dom0.3."),
             ("xdump-cut --split part1 part2 part3 dom0.kdump", "From a dump that makedumpfile split."),
             ("ssh host cat /var/crash/vmcore.flat | xdump-cut - dom0.kdump", "From a stream."),
             ("xdump-cut --report json -f vmcore dom0.kdump", "For scripts: the report as JSON on standard output."),

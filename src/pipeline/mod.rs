@@ -3,6 +3,7 @@
 pub mod codec;
 pub mod digest;
 pub mod estimate;
+pub mod find;
 #[cfg(feature = "lzo")]
 mod lzo;
 pub mod ordered;

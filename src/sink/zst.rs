@@ -4,10 +4,11 @@
 //! frame, `5e 2a 4d 18` and its size, of entries of 8 bytes: a frame's compressed and plain size, `u32` each; then the number
 //! of frames `u32`, a descriptor 0 (no checksums: each frame has its own), and `b1 ea 92 8f`.
 
-use super::elf::{View, find_data, lay_out};
+use super::elf::{View, lay_out};
 use super::{Facts, Output, Written};
 use crate::error::{Error, Result};
 use crate::pipeline::Progress;
+use crate::pipeline::find::find_data;
 use crate::pipeline::ordered::ordered;
 use crate::pipeline::walk::Walker;
 use crate::source::ReadAt;

@@ -8,11 +8,9 @@
 //! headers are counted in section header 0 (PN_XNUM). Pages that the dump level leaves out are in no PT_LOAD, so their
 //! number, and the memory for them (about 140 bytes each), grows with how scattered these pages are.
 
-mod find;
 mod layout;
 mod view;
 
-pub use find::{Found, find_data};
 pub use layout::{Layout, Window};
 pub use view::View;
 
@@ -20,6 +18,7 @@ use super::{Facts, Mode, Output, Written};
 use crate::bitmap::Bitmap;
 use crate::error::{Error, Result};
 use crate::pipeline::Progress;
+use crate::pipeline::find::{Found, find_data};
 use crate::pipeline::ordered::ordered;
 use crate::pipeline::walk::{Chunk, Piece, Walker, chunks};
 use crate::source::ReadAt;

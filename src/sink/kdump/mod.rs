@@ -1,25 +1,25 @@
 //! The kdump-compressed format, version 6 (makedumpfile: diskdump_mod.h; crash: diskdump.h). All little-endian here.
 //!
 //! Blocks of 4096 bytes: the header; the sub-header, with the notes behind it; bitmap 1, pages that exist; bitmap 2,
-//! pages with a descriptor, so that readers say "excluded" of those that are in the first one only; a descriptor of 24 bytes (offset `i64`, size `u32`, flags `u32`, page flags `u64`) for
-//! each bit of bitmap 2, in order of PFN; page data. A zero page has a descriptor like any other, and all of them
+//! pages with a descriptor, so that readers say "excluded" of those that are in the first one only; a descriptor of 24
+//! bytes (offset `i64`, size `u32`, flags `u32`, page flags `u64`) for each bit of bitmap 2, in order of PFN; page data. A zero page has a descriptor like any other, and all of them
 //! share one raw zero page, so that readers see zeros and not "excluded". Pages that are one word over and over share the
 //! first of their kind.
 //!
 //! Each file of a split dump has all headers and both bitmaps, but descriptors and data of its own range of PFNs only.
 //!
-//! Until it is complete, a file says that it is not, so that what a killed or stopped run leaves can be used: its last
-//! descriptors are zeros, which readers take for pages that were not written.
+//! Until it is complete, a file says that it is not, so that what a killed or stopped run leaves can be used: a new file's
+//! last descriptors are zeros, which readers take for pages that were not written.
 
 mod header;
 mod pack;
 
-use super::elf::find_data;
 use super::{Facts, Output, Written};
 use crate::error::{Error, Result};
 use crate::pipeline::Progress;
 use crate::pipeline::codec::{Codec, Compressor};
 use crate::pipeline::digest::Digest;
+use crate::pipeline::find::find_data;
 use crate::pipeline::ordered::ordered;
 use crate::pipeline::walk::{Walker, chunks};
 use crate::units::{PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE, Pfn};
@@ -171,11 +171,12 @@ fn files<'o>(
             )));
         }
     }
-    let ends = starts.iter().skip(1).copied().chain([(plan.pages(), plan.end())]);
-    let file = |((out, start), end): ((&'o Output, (u64, Pfn)), (u64, Pfn))| {
+    let mut files = Vec::with_capacity(outs.len());
+    for (n, (out, start)) in outs.iter().zip(&starts).enumerate() {
+        let end = starts.get(n + 1).copied().unwrap_or((plan.pages(), plan.end()));
         let pages = end.0 - start.0;
         let layout = Layout::new(facts, plan.end().0, pages, (count > 1).then_some((start.1, end.1)));
-        Ok(File {
+        files.push(File {
             out,
             layout,
             first: start.0,
@@ -185,9 +186,9 @@ fn files<'o>(
             words: HashMap::new(),
             compressor: codec.compressor()?,
             codec,
-        })
-    };
-    outs.iter().zip(starts.clone()).zip(ends).map(file).collect()
+        });
+    }
+    Ok(files)
 }
 
 impl File<'_> {

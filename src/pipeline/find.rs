@@ -1,11 +1,11 @@
-//! The first pass over the pages: which of them the file stores.
+//! A pass over the pages before they are written, for formats that must know first: which of them the file will store.
 
+use super::Progress;
+use super::digest::{Digest, Leaves};
+use super::ordered::ordered;
+use super::walk::{CHUNK, Chunk, Piece, Walker, chunks};
 use crate::bitmap::Bitmap;
 use crate::error::{Absence, Result};
-use crate::pipeline::Progress;
-use crate::pipeline::digest::{Digest, Leaves};
-use crate::pipeline::ordered::ordered;
-use crate::pipeline::walk::{CHUNK, Chunk, Piece, Walker, chunks};
 use crate::units::{PAGE_SIZE, Pfn};
 use crate::zero::is_zero;
 use std::collections::BTreeMap;
