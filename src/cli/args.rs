@@ -54,7 +54,7 @@ pub struct Cut {
     pub vmcore: Option<PathBuf>,
     /// The file to write, or with --all-domains the folder; - is standard output, flattened. A file is written as
     /// OUT.incomplete, synced and renamed.
-    #[arg(required_unless_present_any = ["split", "dry_run"])]
+    #[arg(required_unless_present_any = ["split", "dry_run", "flatten"])]
     pub out: Option<PathBuf>,
     /// With --split: the further parts stand between VMCORE and OUT.
     #[arg(hide = true, requires = "split")]
@@ -65,7 +65,7 @@ pub struct Cut {
     #[arg(long, value_name = "N", num_args = 0..=1)]
     pub split: Option<Option<PathBuf>>,
     /// Write a flattened stream (makedumpfile -F), for pipes: crash opens a file of it, and makedumpfile -R makes an
-    /// ordinary file of it. Chosen by itself where OUT is -.
+    /// ordinary file of it. Chosen by itself where OUT is -; without OUT it goes there.
     #[arg(short = 'F', long)]
     pub flatten: bool,
     /// Let no file grow beyond SIZE bytes (or with K, M, G, T behind it). What does not fit is left out, the file is marked
@@ -325,6 +325,10 @@ impl Cut {
         let all = named.into_iter().chain(self.vmcore.take()).chain(self.out.take());
         let mut names: Vec<PathBuf> = all.chain(std::mem::take(&mut self.more)).collect();
         let wanted = if self.dry_run && self.split.is_none() { names.len() > 1 } else { true };
+        // As makedumpfile -F, which takes no name.
+        if self.flatten && self.split.is_none() && names.len() == 1 {
+            names.push("-".into());
+        }
         self.out = if wanted { names.pop().filter(|_| !names.is_empty()) } else { None };
         if wanted && self.out.is_none() {
             return Err(Error::Usage("the name of the output is missing".into()));
@@ -377,6 +381,8 @@ mod tests {
         let cut = parse("xdump-cut --split a b").unwrap().cut.settle().unwrap();
         assert_eq!((cut.inputs(), cut.out.as_deref()), (vec![Path::new("a")], Some(Path::new("b"))));
         assert!(parse("xdump-cut --split a").is_err());
+        let cut = parse("xdump-cut -F a").unwrap().cut.settle().unwrap();
+        assert_eq!((cut.inputs(), cut.out.as_deref()), (vec![Path::new("a")], Some(Path::new("-"))));
         assert!(parse("xdump-cut log a --domain 3 --raw").is_ok_and(|a| a.command.is_some()));
         assert!(parse("xdump-cut log a --domain 3 --xen").is_err());
         let codec = |options: &str| parse(&format!("xdump-cut {options} a b")).ok()?.cut.compression.codec();

@@ -103,7 +103,9 @@ fn is_pipe(path: &Path) -> bool {
 
 /// Says whether there is room for what a dry run tells of, if it has the name of an output.
 pub(super) fn room(args: &Cut, report: &Report) -> Result<()> {
-    let (Some(out), Some(estimate)) = (&args.out, &report.estimate) else { return Ok(()) };
+    let (Some(out), Some(estimate)) = (args.out.as_ref().filter(|_| !is_stdout(args)), &report.estimate) else {
+        return Ok(());
+    };
     let folder = if args.all_domains { out } else { out.parent().unwrap_or(Path::new("")) };
     let folder = folder.ancestors().find(|f| f.is_dir()).unwrap_or(Path::new("."));
     let Some(room) = rustix::fs::statvfs(folder).ok().map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize)) else {

@@ -18,7 +18,7 @@ use super::{Facts, Output, Written};
 use crate::error::{Error, Result};
 use crate::pipeline::Progress;
 use crate::pipeline::codec::{Codec, Compressor};
-use crate::pipeline::digest::Digest;
+use crate::pipeline::digest::{Digest, HEX_DIGITS};
 use crate::pipeline::find::find_data;
 use crate::pipeline::ordered::ordered;
 use crate::pipeline::walk::{Walker, chunks};
@@ -61,7 +61,7 @@ pub fn write(
         // A stream's header cannot be mended at its end; that it has none says that it was cut short.
         let unfinished = file.out.mode() == super::Mode::Positions;
         file.out.write_at(&file.layout.header(facts, codec, unfinished), 0)?;
-        file.out.write_at(&file.layout.sub_header(facts, plan.level), PAGE_BYTES)?;
+        write_sub_header(file.out, &file.layout.sub_header(facts, plan.level), facts.notes.digest)?;
     }
     if let Some(file) = files.first() {
         let (first, second) = file.layout.bitmaps();
@@ -106,10 +106,10 @@ pub fn write(
         other => other?,
     }
     let incomplete = written.incomplete.is_some();
-    if let (Some(digest), Some(at)) = (digest.filter(|_| !incomplete), facts.notes.digest) {
-        let text = digest.text();
+    if let (Some(digest), Some(at)) = (digest, facts.notes.digest) {
+        written.digest = Some(digest.text()).filter(|_| !incomplete);
+        let text = written.digest.clone().unwrap_or_else(|| "0".repeat(HEX_DIGITS));
         outs.iter().try_for_each(|out| out.write_at(text.as_bytes(), notes_at() + at as u64))?;
-        written.digest = Some(text);
     }
     for file in &files {
         if file.out.mode() == super::Mode::Positions {
@@ -119,6 +119,14 @@ pub fn write(
     }
     written.bytes = files.iter().map(|f| f.end).sum();
     Ok(written)
+}
+
+/// Writes it, but for the digest, which comes at the end: readers of flattened files do not like records that overlap.
+fn write_sub_header(out: &Output, bytes: &[u8], digest: Option<usize>) -> Result<()> {
+    let Some(at) = digest else { return out.write_at(bytes, PAGE_BYTES) };
+    let (first, end) = (header::SUB_HEADER + at, header::SUB_HEADER + at + HEX_DIGITS);
+    out.write_at(bytes.get(..first).unwrap_or_default(), PAGE_BYTES)?;
+    out.write_at(bytes.get(end..).unwrap_or_default(), PAGE_BYTES + end as u64)
 }
 
 /// One file as it grows.
