@@ -25,6 +25,7 @@
 //! | [`plan`] | which page stays, where, and what is altered in it |
 //! | [`pipeline`] | moves pages in parallel, in order, in bounded memory |
 //! | [`sink`] | writes a file |
+//! | [`recut`] | a cut as input: what its note tells, and its pages as they are |
 //! | [`mod@map`] | draws the machine's memory by owner |
 //! | [`cli`] | the command |
 //!
@@ -117,6 +118,9 @@
 //!
 //! **Digest** ([`pipeline::digest`]): a checksum of what readers see, the same for all formats.
 //!
+//! **XDUMPCUT note**: lines `KEY=value` of what was cut and altered, and, in the native layout, of all that one format's
+//! headers have and another's have not ([`recut::told`]), so that a cut can be written in another format.
+//!
 //! # The two layouts
 //!
 //! All above is the *native* layout. The *machine* layout ([`plan::layout`]) is for people who know crash's and makedumpfile's
@@ -159,6 +163,7 @@ pub mod options;
 pub mod pick;
 pub mod pipeline;
 pub mod plan;
+pub mod recut;
 pub mod report;
 pub mod sink;
 pub mod source;

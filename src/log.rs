@@ -5,7 +5,9 @@ use crate::linux::log::{Log, Record};
 use crate::linux::{Kernel, note, own_list};
 use crate::options::Which;
 use crate::pick;
+use crate::recut;
 use crate::source::{self, ReadAt};
+use crate::vmcoreinfo::Vmcoreinfo;
 use crate::xen::console::{self, Console};
 use crate::xen::{Host, XenSyms};
 use std::io::Write;
@@ -38,15 +40,22 @@ pub struct LogOptions {
 pub fn write(source: &dyn ReadAt, options: &LogOptions, out: &mut dyn Write) -> Result<Vec<String>> {
     let (core, mem) = source::read(source)?;
     let syms = options.xen_syms.as_ref();
-    let done = Host::open_with(&mem, &core, syms).and_then(|host| {
-        let mut lines = Lines { out, raw: options.raw, open: false };
-        let mut warnings: Vec<String> =
-            mem.history().damage.lines().map(|line| format!("damaged input: {line}")).collect();
-        warnings.extend(host.warnings.iter().cloned());
-        warnings.extend(match &options.whose {
-            Whose::Domain(which) => kernels(&host, which, &mut lines)?,
-            Whose::Xen => xens(&host, syms.and_then(console::Symbols::of).as_ref(), &mut lines)?,
-        });
+    let mut lines = Lines { out, raw: options.raw, open: false };
+    let mut warnings: Vec<String> = mem.history().damage.lines().map(|line| format!("damaged input: {line}")).collect();
+    let done = match recut::told(&core)? {
+        Some(told) => {
+            recut::with_kernel(&told, &core, &mem, options, |kernel, info| kernels_own(kernel, info, &mut lines))
+        }
+        None => Host::open_with(&mem, &core, syms).and_then(|host| {
+            warnings.extend(host.warnings.iter().cloned());
+            match &options.whose {
+                Whose::Domain(which) => kernels(&host, which, &mut lines),
+                Whose::Xen => xens(&host, syms.and_then(console::Symbols::of).as_ref(), &mut lines),
+            }
+        }),
+    };
+    let done = done.and_then(|more| {
+        warnings.extend(more);
         lines.end()?;
         Ok(warnings)
     });
@@ -67,8 +76,12 @@ fn kernels(host: &Host<'_>, which: &Which, lines: &mut Lines<'_>) -> Result<Vec<
             format!("it tells where the log is, and none could be believed: {why}"),
         )
     })?;
-    let log = Log::find(&kernel, &found.info)?;
-    let losses = log.read(&kernel, &mut |record| lines.record(&record))?;
+    kernels_own(&kernel, &found.info, lines)
+}
+
+fn kernels_own(kernel: &Kernel<'_>, info: &Vmcoreinfo, lines: &mut Lines<'_>) -> Result<Vec<String>> {
+    let log = Log::find(kernel, info)?;
+    let losses = log.read(kernel, &mut |record| lines.record(&record))?;
     Ok(losses.warnings())
 }
 

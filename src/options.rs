@@ -78,6 +78,8 @@ pub struct Options {
     pub layout: Layout,
     /// What to leave out.
     pub level: Level,
+    /// Whether somebody asked for that level: a cut that is written again keeps its own otherwise.
+    pub level_given: bool,
     /// Whether it is an error if the level cannot be applied in full.
     pub require_level: bool,
     /// Symbols of the domain's kernel, if the user gave any.
@@ -105,6 +107,7 @@ impl Default for Options {
             format: Format::default(),
             layout: Layout::default(),
             level: Level::MOST,
+            level_given: false,
             require_level: false,
             symbols: None,
             vmcoreinfo: None,

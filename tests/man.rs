@@ -48,6 +48,13 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
                   temporary file without a name (--tmp-dir), those of xz -T, pzstd and pbzip2 by all threads.",
             ),
             (
+                "a cut",
+                "A file that xdump-cut wrote in the native layout, in any of its formats, becomes the file of another format that \
+                  the full dump would have become. Its pages and notes stay as they are: without -d its level is kept, and only \
+                  zero pages can be left out besides. What needs the full dump (--layout machine, --xen-syms, another \
+                  domain) is refused. info tells what a cut is, log prints its kernel's log.",
+            ),
+            (
                 "-",
                 "Standard input, in any of these forms. From a pipe it goes into the temporary file, rearranged if it is \
                   flattened; a file is read in place.",

@@ -97,9 +97,10 @@ pub struct Cut {
     pub all_domains: bool,
     /// What to leave out, in makedumpfile's bits: 1 zero pages (readers see zeros all the same), 2 page cache, 4 page cache
     /// with private data too, 8 pages of processes, 16 free pages; added up. 0 keeps everything; any other level leaves out
-    /// pages with bad memory. No vmlinux is needed.
-    #[arg(short = 'd', long = "dump-level", value_name = "LEVEL", default_value = "31", value_parser = level)]
-    pub level: Level,
+    /// pages with bad memory. No vmlinux is needed. The default is 31; of a cut it is the cut's own, and nothing but 1 can be
+    /// added to that.
+    #[arg(short = 'd', long = "dump-level", value_name = "LEVEL", value_parser = level)]
+    pub level: Option<Level>,
     /// The same by names: zero, cache, cache-private, user, free, with commas between. The default is all of them, which is
     /// -d 31.
     #[arg(long, value_name = "NAMES", conflicts_with = "level", value_parser = Level::named)]
@@ -394,7 +395,7 @@ mod tests {
             }
             assert!(parse(&format!("xdump-cut -E --compress={long} a b")).is_err());
         }
-        assert!(parse("xdump-cut -d 31 a b").is_ok_and(|a| a.cut.level == Level::MOST));
+        assert!(parse("xdump-cut -d 31 a b").is_ok_and(|a| a.cut.level == Some(Level::MOST)));
         assert!(parse("xdump-cut -d 32 a b").is_err());
         assert!(parse("xdump-cut -d 1 --exclude free a b").is_err());
         assert!(parse("xdump-cut --threads 0 a b").is_err());

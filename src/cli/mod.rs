@@ -14,6 +14,8 @@ use crate::log::{self, LogOptions, Whose};
 use crate::map::{svg, terminal};
 use crate::options::{Format, Options};
 use crate::plan::layout::Layout;
+use crate::plan::level::Level;
+use crate::recut;
 use crate::report::Report;
 use crate::sink::Output;
 use crate::source::{self, OpenOptions, ReadAt};
@@ -82,11 +84,13 @@ fn cut_out(args: &Cut) -> Result<()> {
         (None, Some(path)) => Some(Symbols::system_map(path)?),
         (None, None) => None,
     };
+    let level = args.exclude.or(args.level);
     let options = Options {
         domain: args.domain.clone().unwrap_or_default(),
         format,
         layout,
-        level: args.exclude.unwrap_or(args.level),
+        level: level.unwrap_or(Level::MOST),
+        level_given: level.is_some(),
         require_level: args.require_level,
         symbols,
         vmcoreinfo: args.vmcoreinfo.as_deref().map(Vmcoreinfo::open).transpose()?,
@@ -120,13 +124,13 @@ fn cut_out(args: &Cut) -> Result<()> {
 /// Cuts every domain, each into a file of the folder OUT.
 fn cut_all(args: &Cut, options: &Options, source: &dyn ReadAt, progress: &dyn Display) -> Result<()> {
     let Some(folder) = &args.out else { return Ok(()) };
-    std::fs::create_dir_all(folder).map_err(|e| Error::write(folder.display().to_string(), e))?;
     let suffix = match options.format {
         Format::Elf => "elf",
         Format::ElfZst(_) => "elf.zst",
         Format::Kdump(_) => "kdump",
     };
     let output = |id: u16, name: Option<&str>| {
+        std::fs::create_dir_all(folder).map_err(|e| Error::write(folder.display().to_string(), e))?;
         let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
         let name: String = name.map(|n| format!("-{n}").chars().map(plain).collect()).unwrap_or_default();
         // The one domain of xl dump-core has no number.
@@ -201,6 +205,12 @@ fn print_info(args: &InfoArgs, vmcore: &Path, map: &MapTo) -> Result<()> {
     let inputs: Vec<&Path> = std::iter::once(vmcore).chain(args.more.iter().map(|p| p.as_path())).collect();
     let source = source::open_all(&inputs, &options)?;
     let syms = args.xen_syms.as_deref().map(XenSyms::open).transpose()?;
+    if let Some(about) = recut::about(&*source)? {
+        if *map != MapTo::None || syms.is_some() {
+            return Err(Error::Usage("this is a cut, not a full dump; --map and --xen-syms need that".into()));
+        }
+        return print(&if args.json { format!("{}\n", json(&about)) } else { about.to_string() });
+    }
     if *map == MapTo::None {
         let info = Info::read_with(&*source, syms.as_ref(), None)?;
         return print(&if args.json { format!("{}\n", json(&info)) } else { info.to_string() });

@@ -13,14 +13,16 @@ use crate::pipeline::Progress;
 use crate::pipeline::codec::Codec;
 use crate::pipeline::estimate::estimate;
 use crate::pipeline::walk::Walker;
+use crate::recut::{self, Recut};
 use crate::report::Report;
-use crate::sink::{self, Output, Written};
-use crate::source::{self, ReadAt, Vmcore};
+use crate::sink::{self, Facts, Output, Written};
+use crate::source::{self, MachineMemory, ReadAt, Vmcore};
 use crate::xen::p2m::inverted::Inverted;
 use crate::xen::p2m::{Help, Owned};
 use crate::xen::survey::Survey;
 use crate::xen::{Domain, Host, P2m};
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::OnceLock;
 
 /// Cuts the domain that the options name out of `source` and writes it to `out`.
@@ -36,9 +38,12 @@ pub fn cut(source: &dyn ReadAt, options: &Options, out: Output, progress: &dyn P
 /// # Errors
 /// As [`cut`]; [`Error::Usage`] if the format cannot be split.
 pub fn cut_split(source: &dyn ReadAt, options: &Options, outs: Vec<Output>, progress: &dyn Progress) -> Result<Report> {
-    with_host(source, options, progress, false, |cutter| {
-        let domain = cutter.pick()?;
-        cutter.cut(domain, outs)
+    with_input(source, options, progress, |input| match Recut::open(input.core, input.mem, options)? {
+        Some(recut) => input.cut_again(recut, outs),
+        None => input.with_host(false, |cutter| {
+            let domain = cutter.pick()?;
+            cutter.cut(domain, outs)
+        }),
     })
 }
 
@@ -48,12 +53,20 @@ pub fn cut_split(source: &dyn ReadAt, options: &Options, outs: Vec<Output>, prog
 /// # Errors
 /// As [`cut`].
 pub fn dry_run(source: &dyn ReadAt, options: &Options, all: bool, progress: &dyn Progress) -> Result<Vec<Outcome>> {
-    with_host(source, options, progress, all, |cutter| match all {
-        true => Ok(cutter.host.domains.iter().map(|d| (d.id, cutter.dry_run(d))).collect()),
-        false => {
-            let domain = cutter.pick()?;
-            Ok(vec![(domain.id, Ok(cutter.dry_run(domain)?))])
+    with_input(source, options, progress, |input| match Recut::open(input.core, input.mem, options)? {
+        Some(_) if all => Err(no_domains()),
+        Some(mut recut) => {
+            let walker = Walker::unaltered(input.mem, &recut.plan);
+            input.estimate(&walker, &mut recut.report, Survey::default())?;
+            Ok(vec![(recut.report.domain.id, Ok(recut.report))])
         }
+        None => input.with_host(all, |cutter| match all {
+            true => Ok(cutter.host.domains.iter().map(|d| (d.id, cutter.dry_run(d))).collect()),
+            false => {
+                let domain = cutter.pick()?;
+                Ok(vec![(domain.id, Ok(cutter.dry_run(domain)?))])
+            }
+        }),
     })
 }
 
@@ -71,23 +84,31 @@ pub fn cut_all(
     out: &dyn Fn(u16, Option<&str>) -> Result<Output>,
     progress: &dyn Progress,
 ) -> Result<Vec<Outcome>> {
-    with_host(source, options, progress, true, |cutter| {
-        let names = cutter.names();
-        let one = |domain: &Domain| {
-            let out = out(domain.id, toolstack::name_of(domain, &names));
-            (domain.id, out.and_then(|out| cutter.cut(domain, vec![out])))
-        };
-        Ok(cutter.host.domains.iter().map(one).collect())
+    with_input(source, options, progress, |input| {
+        if recut::told(input.core)?.is_some() {
+            return Err(no_domains());
+        }
+        input.with_host(true, |cutter| {
+            let names = cutter.names();
+            let one = |domain: &Domain| {
+                let out = out(domain.id, toolstack::name_of(domain, &names));
+                (domain.id, out.and_then(|out| cutter.cut(domain, vec![out])))
+            };
+            Ok(cutter.host.domains.iter().map(one).collect())
+        })
     })
 }
 
-/// Reads what does not depend on one domain.
-fn with_host<T>(
+fn no_domains() -> Error {
+    Error::Usage("this is a cut, of one domain; --all-domains needs the full dump".into())
+}
+
+/// Reads what any dump has.
+fn with_input<T>(
     source: &dyn ReadAt,
     options: &Options,
     progress: &dyn Progress,
-    several: bool,
-    work: impl FnOnce(&Cutter<'_>) -> Result<T>,
+    work: impl FnOnce(&Input<'_>) -> Result<T>,
 ) -> Result<T> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|e| Error::Usage(format!("{} threads: {e}", options.threads)))?;
@@ -96,21 +117,85 @@ fn with_host<T>(
     if options.strict {
         mem.history().must_be_sound()?;
     }
-    progress.stage("reading Xen's structures", None);
-    let done = Host::open_with(&mem, &core, options.xen_syms.as_ref()).and_then(|host| {
-        let (inverted, machine) = (OnceLock::new(), OnceLock::new());
-        work(&Cutter { host: &host, core: &core, options, pool: &pool, progress, several, inverted, machine })
-    });
+    let done = work(&Input { core: &core, mem: &mem, options, pool: &pool, progress });
     done.map_err(|e| e.of_damaged(&mem.history().damage))
+}
+
+/// A dump, and what is to be done with it.
+#[derive(Clone, Copy)]
+struct Input<'a> {
+    core: &'a Vmcore,
+    mem: &'a MachineMemory<'a>,
+    options: &'a Options,
+    pool: &'a rayon::ThreadPool,
+    progress: &'a dyn Progress,
+}
+
+impl<'a> Input<'a> {
+    /// Reads what does not depend on one domain.
+    fn with_host<T>(self, several: bool, work: impl FnOnce(&Cutter<'_>) -> Result<T>) -> Result<T> {
+        self.progress.stage("reading Xen's structures", None);
+        let host = Host::open_with(self.mem, self.core, self.options.xen_syms.as_ref())?;
+        let (inverted, machine) = (OnceLock::new(), OnceLock::new());
+        work(&Cutter { host: &host, input: self, several, inverted, machine })
+    }
+
+    /// Writes a cut once more.
+    fn cut_again(self, mut recut: Recut, outs: Vec<Output>) -> Result<Report> {
+        let walker = Walker::unaltered(self.mem, &recut.plan);
+        let mut report = std::mem::take(&mut recut.report);
+        self.write(&walker, &recut.facts, &mut report, outs, Survey::default(), &|written| {
+            if recut.same_digest(written.digest.as_deref()) {
+                return Ok(None);
+            }
+            let why = "the digest in the cut's note is not that of its pages: they were damaged, or some are missing";
+            if self.options.strict { Err(Error::Strict(why.into())) } else { Ok(Some(why.into())) }
+        })?;
+        Ok(report)
+    }
+
+    /// Estimates what a cut would be like.
+    fn estimate(self, walker: &Walker<'_>, report: &mut Report, machine: Survey) -> Result<()> {
+        self.progress.stage("looking at a sample of the pages", None);
+        let (mut codecs, mut levels) = (Codec::ALL.to_vec(), vec![ELF_ZST_LEVEL]);
+        match self.options.format {
+            Format::Kdump(codec) if !codecs.contains(&codec) => codecs.push(codec),
+            Format::ElfZst(level) if !levels.contains(&level) => levels.push(level),
+            _ => {}
+        }
+        report.would_be(self.options.format, estimate(walker, &codecs, &levels, self.pool)?, machine);
+        Ok(())
+    }
+
+    /// Writes the pages of a plan. `check` looks at what was written, before it gets its name: an error, or a warning.
+    fn write(
+        self,
+        walker: &Walker<'_>,
+        facts: &Facts,
+        report: &mut Report,
+        outs: Vec<Output>,
+        machine: Survey,
+        check: &dyn Fn(&Written) -> Result<Option<String>>,
+    ) -> Result<()> {
+        let Self { options, pool, progress, .. } = self;
+        let written = sink::write(options.format, walker, facts, &outs, pool, progress)?;
+        if options.strict {
+            sound_pages(written.lost.iter().map(|(why, n)| (*why, *n)))?;
+        }
+        report.warnings.extend(check(&written)?);
+        if options.verify {
+            report.output.verified = Some(verify::verify(walker, facts, &written, &outs, pool, progress)?);
+        }
+        report.output.files = finish(outs, &written, progress)?;
+        report.written(options.format, written, machine);
+        Ok(())
+    }
 }
 
 /// Cuts domains of one host.
 struct Cutter<'a> {
     host: &'a Host<'a>,
-    core: &'a Vmcore,
-    options: &'a Options,
-    pool: &'a rayon::ThreadPool,
-    progress: &'a dyn Progress,
+    input: Input<'a>,
     /// Whether more than one domain is cut.
     several: bool,
     /// All domains' frames as the M2P has them, if several are cut; and if any of them needs that.
@@ -163,38 +248,28 @@ impl Cutter<'_> {
     }
 
     fn dry_run(&self, domain: &Domain) -> Result<Report> {
-        let Self { host, options, pool, progress, .. } = self;
-        progress.stage("reading the P2M", None);
+        self.progress.stage("reading the P2M", None);
         let p2m = self.p2m(domain)?;
         let Prepared { plan, mut report, .. } = self.prepare(domain, &p2m)?;
-        progress.stage("looking at a sample of the pages", None);
-        let walker = Walker::new(host, &plan);
-        let (mut codecs, mut levels) = (Codec::ALL.to_vec(), vec![ELF_ZST_LEVEL]);
-        match options.format {
-            Format::Kdump(codec) if !codecs.contains(&codec) => codecs.push(codec),
-            Format::ElfZst(level) if !levels.contains(&level) => levels.push(level),
-            _ => {}
-        }
-        report.would_be(options.format, estimate(&walker, &codecs, &levels, pool)?, self.machine().clone());
+        self.estimate(&Walker::new(self.host, &plan), &mut report, self.machine().clone())?;
         Ok(report)
     }
 
     fn cut(&self, domain: &Domain, outs: Vec<Output>) -> Result<Report> {
-        let Self { host, options, pool, progress, .. } = self;
-        progress.stage("reading the P2M", None);
+        self.progress.stage("reading the P2M", None);
         let p2m = self.p2m(domain)?;
         let Prepared { plan, facts, mut report } = self.prepare(domain, &p2m)?;
-        let walker = Walker::new(host, &plan);
-        let written = sink::write(options.format, &walker, &facts, &outs, pool, *progress)?;
-        if options.strict {
-            sound_pages(written.lost.iter().map(|(why, n)| (*why, *n)))?;
-        }
-        if options.verify {
-            report.output.verified = Some(verify::verify(&walker, &facts, &written, &outs, pool, *progress)?);
-        }
-        report.output.files = finish(outs, &written, *progress)?;
-        report.written(options.format, written, self.machine().clone());
+        let walker = Walker::new(self.host, &plan);
+        self.write(&walker, &facts, &mut report, outs, self.machine().clone(), &|_| Ok(None))?;
         Ok(report)
+    }
+}
+
+impl<'a> Deref for Cutter<'a> {
+    type Target = Input<'a>;
+
+    fn deref(&self) -> &Input<'a> {
+        &self.input
     }
 }
 

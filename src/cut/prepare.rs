@@ -1,6 +1,6 @@
 //! Everything about a cut that is decided before a page is written.
 
-use super::{Cutter, sound_pages};
+use super::{Cutter, Input, sound_pages};
 use crate::error::{Error, Result};
 use crate::linux::kernel::Landmarks;
 use crate::linux::names::Names;
@@ -8,6 +8,7 @@ use crate::linux::{Found, Kernel, marks, note};
 use crate::plan::Plan;
 use crate::plan::layout;
 use crate::plan::selection::{Known, Selection};
+use crate::recut::told;
 use crate::report::{self, Report};
 use crate::sink::Facts;
 use crate::sink::elf::Window;
@@ -34,7 +35,8 @@ pub struct Prepared<'a> {
 impl Cutter<'_> {
     /// Decides everything about the cut of a domain, of which this is the P2M, before anything is written.
     pub(super) fn prepare<'d>(&'d self, domain: &'d Domain, p2m: &'d P2m) -> Result<Prepared<'d>> {
-        let Self { host, options, pool, progress, .. } = self;
+        let host = self.host;
+        let Input { options, pool, progress, .. } = self.input;
         if host.alone().is_some() && options.layout.is_machine() {
             let why = "the machine layout is for dumps of a whole host; this one is of a domain alone";
             return Err(Error::Usage(why.into()));
@@ -100,27 +102,27 @@ impl Cutter<'_> {
         if options.strict {
             sound_pages(plan.absent.iter().map(|(why, n)| (*why, *n)))?;
         }
-        let about = report::about(host, domain, &plan);
-        let text = found.as_ref().map(|f| f.info.text());
-        let digest = options.digest;
-        let notes = match machine {
-            true => NoteBlob::machine(self.core.notes(), &host.notes.crash, list, text, &about, digest),
-            false => NoteBlob::new(&cpus, text, kernel.as_ref().map(|k| k.root), &about, digest),
-        };
         let base = layout::direct_map(kernel.as_ref());
         let mut windows = vec![Window { base: VirtAddr(base), first: Pfn(0), end: plan.end() }];
         // Its frames need not run along with its addresses.
         if let Some((base, first, end)) = kernel.as_ref().filter(|_| !machine).and_then(Kernel::image_window) {
             windows.push(Window { base, first, end });
         }
-        let with_notes = cpus.iter().filter(|v| v.has_note()).count();
-        let facts = Facts {
-            notes,
-            windows,
-            uts: found.as_ref().map(|f| f.uts.clone()).unwrap_or_else(unknown_uts),
-            phys_base: found.as_ref().and_then(|f| f.info.number("phys_base")).unwrap_or(0),
-            cpus: if machine { host.notes.cpus.len() } else { with_notes } as u32,
+        let uts = found.as_ref().map(|f| f.uts.clone()).unwrap_or_else(unknown_uts);
+        let phys_base = found.as_ref().and_then(|f| f.info.number("phys_base")).unwrap_or(0);
+        let about = report::about(host, domain, &plan);
+        let text = found.as_ref().map(|f| f.info.text());
+        let digest = options.digest;
+        let notes = match machine {
+            true => NoteBlob::machine(self.core.notes(), &host.notes.crash, list, text, &about, digest),
+            false => {
+                let about = about + &told::lines(&windows, &uts, phys_base, plan.known());
+                NoteBlob::new(&cpus, text, kernel.as_ref().map(|k| k.root), &about, digest)
+            }
         };
+        let with_notes = cpus.iter().filter(|v| v.has_note()).count();
+        let cpus = if machine { host.notes.cpus.len() } else { with_notes } as u32;
+        let facts = Facts { notes, windows, uts, phys_base, cpus };
         Ok(Prepared { plan, facts, report })
     }
 }

@@ -7,6 +7,7 @@
 use crate::bytes::{u32_at, words};
 use crate::error::Result;
 use crate::linux::note::roots_by_note;
+use crate::source::MachineMemory;
 use crate::units::{Mfn, PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE, PTE_FRAME_MASK, Pfn, VirtAddr};
 use crate::xen::paging::{AddressSpace, PSE, frame};
 use crate::xen::vcpu::controls;
@@ -78,11 +79,7 @@ impl<'a> Kernel<'a> {
     /// The same of a translated domain: the root that maps most of an image, of those that its vCPUs use; or else one that
     /// a VMCOREINFO in its memory names. A process's own root lacks the image while it runs, if the kernel parts them.
     fn find_translated(host: &'a Host<'a>, domain: &Domain, p2m: &'a P2m) -> Option<Self> {
-        let open = |root: Pfn| {
-            let space = AddressSpace::translated(host.memory(), p2m.mfn(root)?, p2m);
-            let image = image(&space, p2m);
-            (!image.is_empty()).then_some(Self { space, root, p2m, image })
-        };
+        let find = |roots: &[Pfn]| Self::by_roots(host.memory(), roots, p2m);
         let controls = controls(host, domain);
         let mut roots: Vec<Pfn> = Vec::new();
         for control in controls.iter().filter(|c| !c.five_levels()) {
@@ -92,8 +89,17 @@ impl<'a> Kernel<'a> {
         }
         roots.sort_unstable();
         roots.dedup();
-        let used = roots.into_iter().take(MOST_ROOTS).filter_map(open).max_by_key(|k| k.image.len());
-        used.or_else(|| roots_by_note(host.memory(), p2m).into_iter().filter_map(open).max_by_key(|k| k.image.len()))
+        find(&roots).or_else(|| find(&roots_by_note(host.memory(), p2m)))
+    }
+
+    /// The kernel whose tables hold PFNs below one of these roots: the one that maps most of an image.
+    pub fn by_roots(mem: &'a MachineMemory<'a>, roots: &[Pfn], p2m: &'a P2m) -> Option<Self> {
+        let open = |root: &Pfn| {
+            let space = AddressSpace::translated(mem, p2m.mfn(*root)?, p2m);
+            let image = image(&space, p2m);
+            (!image.is_empty()).then_some(Self { space, root: *root, p2m, image })
+        };
+        roots.iter().take(MOST_ROOTS).filter_map(open).max_by_key(|k| k.image.len())
     }
 
     /// Reads kernel memory.

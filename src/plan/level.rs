@@ -79,6 +79,11 @@ impl Level {
         self.0 & !Self::ZERO != 0
     }
 
+    /// The level that drops what either does.
+    pub fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// The level that drops no page of a class.
     pub fn without(self, class: Class) -> Self {
         Self(self.0 & !Self::bits(class))

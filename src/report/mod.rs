@@ -13,6 +13,7 @@ use crate::plan::level::Level;
 use crate::plan::selection::Selection;
 use crate::plan::tables::Tally;
 use crate::sink::Written;
+use crate::source::MachineMemory;
 use crate::units::{Mfn, VirtAddr};
 use crate::xen::cpu::PhysicalCpu;
 use crate::xen::p2m::P2mCheck;
@@ -124,7 +125,7 @@ pub struct MemoryMapReport {
 }
 
 /// A vCPU.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct VcpuReport {
     /// vcpu_id.
     pub id: u32,
@@ -194,28 +195,30 @@ pub struct OutputReport {
 
 impl Report {
     pub(crate) fn new(host: &Host<'_>, domain: &Domain) -> Self {
-        let mem = host.memory();
-        let mut report = Self {
-            version: env!("CARGO_PKG_VERSION").into(),
-            source: SourceReport {
-                xen: host.version(),
-                id: source_id(host),
-                form: mem.history().form(),
-                damage: mem.history().damage.counts(),
-                bytes: mem.source().len(),
-                hole_bytes: mem.source().holes().total(),
-                cut_off_bytes: mem.map().cut_off(),
-                overlapping_bytes: mem.map().overlapping(),
-                page_state_bit: host.state_bits.shift(),
-                page_state_votes: host.state_votes,
-                pdx_linear: host.frames.pdx().is_linear(),
-            },
-            warnings: host.warnings.clone(),
-            ..Self::default()
-        };
+        let mut report = Self::of_input(host.memory());
+        let s = &mut report.source;
+        (s.xen, s.id) = (host.version(), source_id(host));
+        (s.page_state_bit, s.page_state_votes) = (host.state_bits.shift(), host.state_votes);
+        s.pdx_linear = host.frames.pdx().is_linear();
         report.domain.id = domain.id;
-        report.warnings.extend(mem.history().damage.lines().map(|line| format!("damaged input: {line}")));
+        // What was wrong with Xen comes before what was wrong with the file.
+        report.warnings = host.warnings.iter().cloned().chain(report.warnings).collect();
         report
+    }
+
+    /// What the file alone tells.
+    pub(crate) fn of_input(mem: &MachineMemory<'_>) -> Self {
+        let source = SourceReport {
+            form: mem.history().form(),
+            damage: mem.history().damage.counts(),
+            bytes: mem.source().len(),
+            hole_bytes: mem.source().holes().total(),
+            cut_off_bytes: mem.map().cut_off(),
+            overlapping_bytes: mem.map().overlapping(),
+            ..SourceReport::default()
+        };
+        let warnings = mem.history().damage.lines().map(|line| format!("damaged input: {line}")).collect();
+        Self { version: env!("CARGO_PKG_VERSION").into(), source, warnings, ..Self::default() }
     }
 
     pub(crate) fn p2m(&mut self, p2m: &P2m) {

@@ -16,6 +16,7 @@
 //! `VMCOREINFO` behind them, unless the source has one, and `XDUMPCUT`. makedumpfile needs the former to filter without a
 //! vmlinux.
 
+use crate::bytes::{u32_at, u64_at};
 use crate::pipeline::digest::HEX_DIGITS;
 use crate::source::notes::Note;
 use crate::units::{Mfn, PAGE_SHIFT, Pfn};
@@ -26,13 +27,15 @@ use crate::xen::vcpu::{UserRegs, Vcpu};
 /// Type of the note that this program leaves: "xcut". crash goes by types alone in kdump-compressed files, so it must
 /// be none that crash knows (1 would be one more CPU).
 pub const XDUMPCUT_TYPE: u32 = 0x7863_7574;
-/// Before the digest, on the last line of that note.
-const DIGEST_LINE: &str = "DIGEST=blake3:";
+/// Before the digest's hex digits, on the last line of that note.
+pub const DIGEST_LINE: &str = "DIGEST=blake3:";
 const NT_PRSTATUS: u32 = 1;
 const PRSTATUS_SIZE: usize = 336;
 const PR_PID: usize = 32;
 const PR_REG: usize = 112;
 const QEMU_SIZE: usize = 440;
+const QEMU_SEGMENTS: usize = 8 + 18 * 8;
+const QEMU_CR: usize = QEMU_SEGMENTS + 10 * 24;
 
 /// Notes as bytes, each padded to 4.
 #[derive(Clone, Debug, Default)]
@@ -101,6 +104,22 @@ impl NoteBlob {
         blob
     }
 
+    /// The notes of a cut once more, with this text in its XDUMPCUT note.
+    pub fn again<'n>(source: impl Iterator<Item = Note<'n>>, about: &str, digest: bool) -> Self {
+        let mut blob = Self::default();
+        for note in source {
+            if (note.name, note.kind) == (b"XDUMPCUT", XDUMPCUT_TYPE) {
+                blob.push_about(about, digest);
+                continue;
+            }
+            let at = blob.push(note.name, note.kind, note.desc);
+            if note.name == b"VMCOREINFO" {
+                blob.vmcoreinfo = Some((at, note.desc.len()));
+            }
+        }
+        blob
+    }
+
     /// Appends the XDUMPCUT note; with `digest` its last line has room for that.
     fn push_about(&mut self, about: &str, digest: bool) {
         let room = if digest { format!("{DIGEST_LINE}{:0width$}\n", 0, width = HEX_DIGITS) } else { String::new() };
@@ -146,6 +165,17 @@ fn prstatus(pid: u32, regs: UserRegs) -> Vec<u8> {
     desc
 }
 
+/// `pr_pid`, rip and rsp of an NT_PRSTATUS.
+pub fn prstatus_words(desc: &[u8]) -> Option<[u64; 3]> {
+    let word = |n: usize| u64_at(desc, PR_REG + n * 8);
+    Some([u32_at(desc, PR_PID)?.into(), word(16)?, word(19)?])
+}
+
+/// CR3 of a QEMU note.
+pub fn qemu_root(desc: &[u8]) -> Option<u64> {
+    u64_at(desc, QEMU_CR + 3 * 8)
+}
+
 /// QEMU's `QEMUCPUState` (QEMU: target/i386/arch_dump.c), version 1: rax rbx rcx rdx rsi rdi rsp rbp r8 … r15 rip rflags,
 /// ten segments (cs ds es fs gs ss ldt tr gdt idt; selector, limit, flags, pad, base), cr0 to cr4, kernel_gs_base.
 fn qemu_state(vcpu: &Vcpu, root: Option<Pfn>) -> Vec<u8> {
@@ -160,10 +190,9 @@ fn qemu_state(vcpu: &Vcpu, root: Option<Pfn>) -> Vec<u8> {
         put(&mut desc, 8 + i * 8, &word.to_le_bytes());
     }
     let (cs, ss) = selectors(&regs);
-    const SEGMENTS: usize = 8 + 18 * 8;
     if let Some(vmcb) = &vcpu.vmcb {
         let [es, cs, ss, ds, fs, gs, gdt, ldt, idt, tr] = vmcb.segments;
-        for (at, s) in (SEGMENTS..).step_by(24).zip([cs, ds, es, fs, gs, ss, ldt, tr, gdt, idt]) {
+        for (at, s) in (QEMU_SEGMENTS..).step_by(24).zip([cs, ds, es, fs, gs, ss, ldt, tr, gdt, idt]) {
             // As in the upper half of a descriptor.
             let flags = u32::from(s.attributes & 0xff) << 8 | u32::from(s.attributes >> 8 & 0xf) << 20;
             for (i, word) in [u32::from(s.selector), s.limit, flags].into_iter().enumerate() {
@@ -173,14 +202,13 @@ fn qemu_state(vcpu: &Vcpu, root: Option<Pfn>) -> Vec<u8> {
         }
         put(&mut desc, QEMU_SIZE - 8, &vmcb.kernel_gs.to_le_bytes());
     }
-    put(&mut desc, SEGMENTS, &(cs as u32).to_le_bytes());
-    put(&mut desc, SEGMENTS + 5 * 24, &(ss as u32).to_le_bytes());
+    put(&mut desc, QEMU_SEGMENTS, &(cs as u32).to_le_bytes());
+    put(&mut desc, QEMU_SEGMENTS + 5 * 24, &(ss as u32).to_le_bytes());
     // Protected mode with paging and PAE is what the tables say; nothing else of a PV vCPU's control registers is its own.
     let made = Control { cr0: 0x8000_0001, cr2: 0, cr3: root.map_or(0, |pfn| pfn.0 << PAGE_SHIFT), cr4: 0x20 };
     let control = vcpu.control.unwrap_or(made);
-    const CR: usize = SEGMENTS + 10 * 24;
     for (i, word) in [control.cr0, 0, control.cr2, control.cr3, control.cr4].into_iter().enumerate() {
-        put(&mut desc, CR + i * 8, &word.to_le_bytes());
+        put(&mut desc, QEMU_CR + i * 8, &word.to_le_bytes());
     }
     desc
 }

@@ -40,6 +40,11 @@ pub trait Container: Send + Sync + Debug {
     /// Start and end of each range that the file speaks of, present or not, in order of address, neighbours joined.
     fn ranges(&self) -> Ranges<'_>;
 
+    /// The same without what was left out on purpose, told without a look at each page.
+    fn stored(&self) -> Ranges<'_> {
+        self.ranges()
+    }
+
     /// Unpacks pages from `mfn` on, at least one and at most `count`, which is not 0, to the end of `buf`. Only of
     /// places that [`Self::find`] calls [`Place::Packed`].
     ///
@@ -77,7 +82,16 @@ pub trait Container: Send + Sync + Debug {
 impl dyn Container + '_ {
     /// The frames that lie wholly in a range: first MFN and one more than the last, in order.
     pub fn frames(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let frames = self.ranges().map(|(start, end)| (start.0.div_ceil(PAGE_BYTES), end.0 / PAGE_BYTES));
+        Self::whole(self.ranges())
+    }
+
+    /// The same of [`Container::stored`].
+    pub fn stored_frames(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        Self::whole(self.stored())
+    }
+
+    fn whole(ranges: Ranges<'_>) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let frames = ranges.map(|(start, end)| (start.0.div_ceil(PAGE_BYTES), end.0 / PAGE_BYTES));
         frames.filter(|(first, end)| first < end)
     }
 }

@@ -34,6 +34,14 @@ struct Extent {
 }
 
 impl Extent {
+    /// What its bytes of the file are at, from their address on; nothing for what is in no file.
+    fn shift(&self) -> Option<u64> {
+        match self.place {
+            Place::File(offset) => Some(offset.0.wrapping_sub(self.start)),
+            _ => None,
+        }
+    }
+
     /// The part of it from `start` to `end`, if that is anything.
     fn piece(&self, start: u64, end: u64) -> Option<Self> {
         let place = match self.place {
@@ -82,13 +90,21 @@ impl Segments {
         all
     }
 
-    /// Adds what of `parts` is not covered yet; says how many bytes were.
+    /// Adds what of `parts` is not covered yet; says how many bytes were, by others. The same bytes of the file under two
+    /// virtual addresses, as this program's own files have the kernel's image, are no others.
     fn fill(&mut self, mut parts: Vec<Extent>) -> u64 {
         parts.sort_by_key(|e| e.start);
         let (mut added, mut covered, mut upto) = (Vec::new(), 0_u64, 0_u64);
+        // Whose `upto` is.
+        let mut last = None;
         for part in parts {
             let mut at = part.start.max(upto).min(part.end);
-            covered = covered.saturating_add(at - part.start);
+            if last != Some(part.shift()) {
+                covered = covered.saturating_add(at - part.start);
+            }
+            if part.end > upto {
+                last = Some(part.shift());
+            }
             let next = self.extents.partition_point(|e| e.end <= at);
             for there in self.extents.get(next..).unwrap_or_default().iter().take_while(|e| e.start < part.end) {
                 added.extend(part.piece(at, there.start));
@@ -173,6 +189,14 @@ mod tests {
         assert_eq!(s.find(MachineAddr(0x1800)), (Place::File(FileOffset(0x800)), 0x800));
         assert_eq!(s.find(MachineAddr(0x2800)), (Place::Absent(Absence::CutOff), 0x800));
         assert_eq!(s.cut_off, 0x2000);
+    }
+
+    #[test]
+    fn the_same_bytes_twice_are_no_overlap() {
+        let s = new(vec![load(0, 0x1000, 0x8000, 0x9000), load(0x2000, 0x3000, 0x2000, 0x2000)], 0x9000);
+        assert_eq!((s.overlapping, s.find(MachineAddr(0x2010))), (0, (Place::File(FileOffset(0x3010)), 0x5ff0)));
+        let s = new(vec![load(0, 0x1000, 0x8000, 0x9000), load(0x2000, 0x4000, 0x2000, 0x2000)], 0x9000);
+        assert_eq!(s.overlapping, 0x2000);
     }
 
     #[test]

@@ -306,14 +306,11 @@ impl Container for Kdump<'_> {
     }
 
     fn ranges(&self) -> Ranges<'_> {
-        let mut at = 0;
-        Box::new(std::iter::from_fn(move || {
-            let exists = &self.parts.first()?.exists;
-            let first = exists.find(true, at, u64::MAX);
-            let end = exists.find(false, first, u64::MAX);
-            at = end;
-            (first < end).then_some((MachineAddr(first << PAGE_SHIFT), MachineAddr(end << PAGE_SHIFT)))
-        }))
+        ranges(self.parts.first().map(|p| &p.exists))
+    }
+
+    fn stored(&self) -> Ranges<'_> {
+        ranges(self.parts.first().map(|p| &p.stored))
     }
 
     fn unpack(&self, mfn: Mfn, count: usize, buf: &mut Vec<u8>) -> Result<Unpacked, Absence> {
@@ -384,4 +381,15 @@ impl Container for Kdump<'_> {
     fn cut_off(&self) -> u64 {
         self.parts.iter().map(Part::cut_off).sum()
     }
+}
+
+/// The pages of a bitmap.
+fn ranges<'b>(bits: Option<&'b Bits<'_>>) -> Ranges<'b> {
+    let mut at = 0;
+    Box::new(std::iter::from_fn(move || {
+        let first = bits?.find(true, at, u64::MAX);
+        let end = bits?.find(false, first, u64::MAX);
+        at = end;
+        (first < end).then_some((MachineAddr(first << PAGE_SHIFT), MachineAddr(end << PAGE_SHIFT)))
+    }))
 }

@@ -258,6 +258,11 @@ impl P2m {
         Ok(p2m)
     }
 
+    /// That of memory whose numbers are PFNs already, as these are.
+    pub fn identity(runs: Vec<Run>) -> Self {
+        Self { by_mfn: runs.clone(), runs, translated: true, ..Self::default() }
+    }
+
     /// All runs of ordinary memory, by PFN.
     pub fn runs(&self) -> &[Run] {
         &self.runs
