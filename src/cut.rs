@@ -9,11 +9,11 @@ use crate::pick;
 use crate::pipeline::Progress;
 use crate::pipeline::walk::Walker;
 use crate::plan::Plan;
-use crate::plan::layout;
+use crate::plan::layout::{self, Layout};
 use crate::plan::selection::{Known, Selection};
 use crate::report::Report;
 use crate::sink::notes::NoteBlob;
-use crate::sink::{Output, elf, kdump};
+use crate::sink::{Output, elf, kdump, xc_core};
 use crate::source::container::Place;
 use crate::source::{self, ReadAt, Vmcore};
 use crate::units::{Mfn, PAGE_BYTES, Pfn, VirtAddr};
@@ -146,7 +146,8 @@ impl Cutter<'_> {
 
     fn cut(&self, domain: &Domain, out: Output) -> Result<Report> {
         let Self { host, options, pool, progress, .. } = self;
-        if host.alone().is_some() && options.layout.is_machine() {
+        let layout = options.format.layout(options.layout)?;
+        if host.alone().is_some() && layout.is_machine() {
             let why = "the machine layout is for dumps of a whole host; this one is of a domain alone";
             return Err(Error::Usage(why.into()));
         }
@@ -200,9 +201,9 @@ impl Cutter<'_> {
         }
 
         progress.stage("reading page tables", None);
-        let mut plan = pool.install(|| Plan::in_layout(options.layout, host, domain, &p2m, choice));
-        let machine = options.layout.is_machine();
-        if let (false, Some(kernel), Some(names)) = (machine, &kernel, &names) {
+        let mut plan = pool.install(|| Plan::in_layout(layout, host, domain, &p2m, choice));
+        let machine = layout.is_machine();
+        if let (Layout::Native, Some(kernel), Some(names)) = (layout, &kernel, &names) {
             let (marks, doubts) = marks::find(kernel, found.as_ref(), names, &landmarks);
             report.warnings.extend(doubts);
             report.warnings.extend(plan.clear(kernel, marks));
@@ -242,6 +243,12 @@ impl Cutter<'_> {
                     codec,
                 };
                 kdump::write(&walker, &header, &out, pool, *progress)?
+            }
+            Format::XcCore => {
+                let root = kernel.as_ref().and_then(|k| p2m.mfn(k.root));
+                let content = xc_core::Content::of(host, self.core.dump_core(), (domain, &p2m), (&cpus, root), &about);
+                report.warnings.extend(content.doubt(&plan));
+                xc_core::write(&walker, &content, &out, pool, *progress)?
             }
         };
         if options.strict {

@@ -110,9 +110,12 @@
 //! | then | page descriptors, 24 bytes: offset `i64`, size `u32`, flags `u32` (1 zlib, 0x20 zstd), `u64` 0 |
 //! | then | one page of zeros that all zero pages share, then page data |
 //!
+//! **`xl dump-core`** ([`sink::xc_core`], layout in [`source::xc_core`]): pages as they were, in a layout of its own, without
+//! steps 9 and 10; each vCPU as Xen would tell of it ([`xen::guest_context`]).
+//!
 //! # The two layouts
 //!
-//! All above is the *native* layout. The *machine* layout ([`plan::layout`]) is for people who know crash's and makedumpfile's
+//! All above, `xl dump-core` aside, is the *native* layout. The *machine* layout ([`plan::layout`]) is for people who know crash's and makedumpfile's
 //! own ways with Xen: pages stand at their MFN, steps 9 and 10 are left out, and the notes are the source's, where only the
 //! crash note's last word is set, to the list by which crash finds the domain's P2M. crash reads that list, the pages that
 //! it names and the P2M pages that those name, all of them the domain's own and never left out; it reads nothing of

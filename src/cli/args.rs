@@ -70,16 +70,16 @@ pub struct Cut {
     #[arg(long, value_name = "ID|NAME")]
     pub domain: Option<Which>,
     /// Cut out every domain: OUT is a folder, which is made if need be, and gets a file for each, named dom0.kdump,
-    /// dom3-web.kdump and so on (.elf with -E). One that cannot be cut does not keep the others from it.
+    /// dom3-web.kdump and so on (.elf with -E, .core with --format xc-core). One that cannot be cut does not keep the others from it.
     #[arg(long, conflicts_with = "domain")]
     pub all_domains: bool,
     /// What to leave out, in makedumpfile's bits: 1 zero pages (readers see zeros all the same), 2 page cache, 4 page cache
     /// with private data too, 8 pages of processes, 16 free pages; added up. 0 keeps everything; any other level leaves out
-    /// pages with bad memory. No vmlinux is needed.
-    #[arg(short = 'd', long = "dump-level", value_name = "LEVEL", default_value = "31", value_parser = level)]
-    pub level: Level,
-    /// The same by names: zero, cache, cache-private, user, free, with commas between. The default is all of them, which is
-    /// -d 31.
+    /// pages with bad memory. No vmlinux is needed. The default is 31; with --format xc-core it is 0, as its readers take what
+    /// is left out for an error.
+    #[arg(short = 'd', long = "dump-level", value_name = "LEVEL", value_parser = level)]
+    pub level: Option<Level>,
+    /// The same by names: zero, cache, cache-private, user, free, with commas between. All of them are -d 31.
     #[arg(long, value_name = "NAMES", conflicts_with = "level", value_parser = Level::named)]
     pub exclude: Option<Level>,
     /// Fail if the level cannot be applied in full, because the kernel's VMCOREINFO is missing, or any struct page cannot be
@@ -93,7 +93,7 @@ pub struct Cut {
     /// The same as --format elf.
     #[arg(short = 'E', conflicts_with_all = ["format", "compress"])]
     pub elf: bool,
-    /// Where pages stand in the output, and what is altered.
+    /// Where pages stand in the output, and what is altered. The xc-core format has a layout of its own.
     #[arg(long, value_enum, default_value = "native")]
     pub layout: OutputLayout,
     /// Keep Xen's own memory too, so that crash opens the output with xen-syms: image, heap, frame table, M2P, page tables;
@@ -214,6 +214,9 @@ pub enum OutputFormat {
     Kdump,
     /// ELF64 vmcore.
     Elf,
+    /// What xl dump-core writes of a running domain: every page as it is, with the P2M and what Xen knows of the vCPUs. For
+    /// readers of that format; crash opens it as well, but kdump and ELF tell debuggers more.
+    XcCore,
 }
 
 /// Layouts of the output.
@@ -283,7 +286,7 @@ mod tests {
         assert!(parse("xdump-cut log a --domain 3 --raw").is_ok_and(|a| a.command.is_some()));
         assert!(parse("xdump-cut log a --domain 3 --xen").is_err());
         assert!(parse("xdump-cut -E --compress zlib a b").is_err());
-        assert!(parse("xdump-cut -d 31 a b").is_ok_and(|a| a.cut.level == Level::MOST));
+        assert!(parse("xdump-cut -d 31 a b").is_ok_and(|a| a.cut.level == Some(Level::MOST)));
         assert!(parse("xdump-cut -d 32 a b").is_err());
         assert!(parse("xdump-cut -d 1 --exclude free a b").is_err());
         assert!(parse("xdump-cut --threads 0 a b").is_err());

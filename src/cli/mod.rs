@@ -59,8 +59,13 @@ pub fn run() -> Exit {
 
 fn cut_out(args: &Cut) -> Result<()> {
     let (Some(vmcore), Some(out)) = (&args.vmcore, &args.out) else { return Ok(()) };
-    if args.format == Some(OutputFormat::Elf) && args.compress.is_some() {
-        return Err(Error::Usage("--compress is for the kdump format; ELF has none".into()));
+    let uncompressed = match args.format {
+        Some(OutputFormat::Elf) => Some("ELF"),
+        Some(OutputFormat::XcCore) => Some("xc-core"),
+        _ => None,
+    };
+    if let Some(name) = uncompressed.filter(|_| args.compress.is_some()) {
+        return Err(Error::Usage(format!("--compress is for the kdump format; {name} has none")));
     }
     let layout = match (args.layout, args.keep_xen) {
         (OutputLayout::Native, false) => Layout::Native,
@@ -71,6 +76,8 @@ fn cut_out(args: &Cut) -> Result<()> {
             ));
         }
     };
+    let format = args.format();
+    format.layout(layout)?;
     let symbols = match (&args.vmlinux, &args.system_map) {
         (Some(path), _) => Some(Symbols::vmlinux(path)?),
         (None, Some(path)) => Some(Symbols::system_map(path)?),
@@ -78,9 +85,9 @@ fn cut_out(args: &Cut) -> Result<()> {
     };
     let options = Options {
         domain: args.domain.clone().unwrap_or_default(),
-        format: args.format(),
+        format,
         layout,
-        level: args.exclude.unwrap_or(args.level),
+        level: args.exclude.or(args.level).unwrap_or(format.default_level()),
         require_level: args.require_level,
         symbols,
         vmcoreinfo: args.vmcoreinfo.as_deref().map(Vmcoreinfo::open).transpose()?,
@@ -108,7 +115,11 @@ fn cut_out(args: &Cut) -> Result<()> {
 fn cut_all(args: &Cut, options: &Options, source: &dyn ReadAt, progress: &dyn Display) -> Result<()> {
     let (Some(vmcore), Some(folder)) = (&args.vmcore, &args.out) else { return Ok(()) };
     std::fs::create_dir_all(folder).map_err(|e| Error::write(folder.display().to_string(), e))?;
-    let suffix = if options.format == Format::Elf { "elf" } else { "kdump" };
+    let suffix = match options.format {
+        Format::Elf => "elf",
+        Format::Kdump(_) => "kdump",
+        Format::XcCore => "core",
+    };
     let output = |id: u16, name: Option<&str>| {
         let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
         let name: String = name.map(|n| format!("-{n}").chars().map(plain).collect()).unwrap_or_default();
@@ -240,6 +251,7 @@ impl Cut {
         let named_elf = self.out.as_deref().and_then(Path::extension).is_some_and(|e| e == "elf");
         match self.format {
             Some(OutputFormat::Elf) => Format::Elf,
+            Some(OutputFormat::XcCore) => Format::XcCore,
             Some(OutputFormat::Kdump) => Format::Kdump(self.compress.unwrap_or_default()),
             None if self.elf || (named_elf && self.compress.is_none()) => Format::Elf,
             None => Format::Kdump(self.compress.unwrap_or_default()),

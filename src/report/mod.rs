@@ -364,6 +364,7 @@ impl Report {
         let out = &mut self.output;
         out.format = match format {
             Format::Elf => "elf".into(),
+            Format::XcCore => "xc-core".into(),
             Format::Kdump(codec) => format!("kdump {codec}"),
         };
         out.bytes = written.bytes;

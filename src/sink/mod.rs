@@ -1,9 +1,10 @@
-//! What writes a file: the notes of a native dump, and the two formats.
+//! What writes a file: the notes of a native dump, and the three formats.
 
 pub mod elf;
 pub mod kdump;
 pub mod notes;
 mod output;
+pub mod xc_core;
 
 pub use output::Output;
 
