@@ -132,7 +132,7 @@ pub enum Error {
         last: Box<Error>,
     },
     /// The output ends early, since there was no room for more of it.
-    #[error("the output ends early, and is marked incomplete: {0}")]
+    #[error("the output is incomplete: {0}")]
     Incomplete(String),
     /// The output, read again, is not what was written.
     #[error("the output is not what was to be written: {0}")]

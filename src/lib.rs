@@ -116,6 +116,9 @@
 //!
 //! **ELF in seekable zstd** ([`sink::zst`]), and **flattened** streams of the other two, as above.
 //!
+//! **`xl dump-core`** ([`sink::xc_core`], layout in [`source::xc_core`]): pages as they were, in a layout of its own, without
+//! steps 9 and 10; each vCPU as Xen would tell of it ([`xen::guest_context`]).
+//!
 //! **Digest** ([`pipeline::digest`]): a checksum of what readers see, the same for all formats.
 //!
 //! **XDUMPCUT note**: lines `KEY=value` of what was cut and altered, and, in the native layout, of all that one format's
@@ -123,7 +126,7 @@
 //!
 //! # The two layouts
 //!
-//! All above is the *native* layout. The *machine* layout ([`plan::layout`]) is for people who know crash's and makedumpfile's
+//! All above, `xl dump-core` aside, is the *native* layout. The *machine* layout ([`plan::layout`]) is for people who know crash's and makedumpfile's
 //! own ways with Xen: pages stand at their MFN, steps 9 and 10 are left out, and the notes are the source's, where only the
 //! crash note's last word is set, to the list by which crash finds the domain's P2M. crash reads that list, the pages that
 //! it names and the P2M pages that those name, all of them the domain's own and never left out; it reads nothing of

@@ -1,5 +1,6 @@
 //! What a cut can be asked for.
 
+use crate::error::Error;
 use crate::linux::symbols::Symbols;
 use crate::pipeline::codec::Codec;
 use crate::plan::layout::Layout;
@@ -22,6 +23,8 @@ pub enum Format {
     Elf,
     /// The same in seekable zstd, of this level.
     ElfZst(i32),
+    /// What `xl dump-core` writes.
+    XcCore,
 }
 
 impl fmt::Display for Format {
@@ -30,6 +33,30 @@ impl fmt::Display for Format {
             Self::Kdump(codec) => write!(f, "kdump {codec}"),
             Self::Elf => f.write_str("elf"),
             Self::ElfZst(level) => write!(f, "elf in zstd:{level}"),
+            Self::XcCore => f.write_str("xc-core"),
+        }
+    }
+}
+
+impl Format {
+    /// The dump level unless another is asked for. Readers of `xl dump-core`'s files take a page that is not there for an
+    /// error, and those that want this format want what xl would have written: everything.
+    pub fn default_level(self) -> Level {
+        if self == Self::XcCore { Level::NOTHING } else { Level::MOST }
+    }
+
+    /// Where pages stand, if `asked` is what the user wants.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the format has no such layout.
+    pub fn layout(self, asked: Layout) -> Result<Layout, Error> {
+        match (self, asked) {
+            (Self::XcCore, Layout::Machine { .. }) => Err(Error::Usage(
+                "the xc-core format has pages by PFN, and says of each at which MFN it was; --layout machine is for kdump and ELF".into(),
+            )),
+            (Self::XcCore, _) => Ok(Layout::Unaltered),
+            (_, Layout::Unaltered) => Err(Error::Usage("pages by PFN without alterations are for the xc-core format".into())),
+            _ => Ok(asked),
         }
     }
 }

@@ -126,6 +126,27 @@ fn json_for_scripts_and_quiet_for_cron() {
 }
 
 #[test]
+fn what_the_format_of_xl_dump_core_cannot_do() {
+    let f = Folder::new();
+    let (dump, out) = (f.dump(machine()), f.path("out"));
+    let core = ["--format", "xc-core"];
+    fails(2, "--layout machine is for kdump and ELF", &[&core[0], &core[1], &"--layout", &"machine", &dump, &out]);
+    fails(2, "xc-core has none", &[&core[0], &core[1], &"--compress", &"zlib", &dump, &out]);
+    assert_eq!(f.names(), ["vmcore"]);
+    // Everything, unless told otherwise.
+    for (options, level) in [(&[][..], 0), (&["-d", "17"], 17), (&["--exclude", "cache"], 2)] {
+        let mut args: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"-f", &"--report", &"json", &dump, &out];
+        args.extend(core.iter().chain(options).map(|a| a as &dyn AsRef<_>));
+        let report: Value = serde_json::from_slice(&run(&args).stdout).unwrap();
+        assert_eq!((&report["level"]["asked"], &report["output"]["format"]), (&level.into(), &"xc-core".into()));
+    }
+    let folder = f.path("all");
+    let all = run(&[&core[0], &core[1], &"-q", &"--all-domains", &dump, &folder]);
+    assert_eq!(all.status.code(), Some(0), "{}", String::from_utf8_lossy(&all.stderr));
+    assert!(folder.join("dom0.core").exists() && folder.join("dom1.core").exists());
+}
+
+#[test]
 fn the_name_or_an_option_chooses_the_format() {
     let f = Folder::new();
     let dump = f.dump(machine());
@@ -255,7 +276,7 @@ fn a_full_disk_leaves_an_incomplete_file_that_says_so() {
         let out = command.arg(&dump).arg(f.path("out")).output().unwrap();
         let err = String::from_utf8(out.stderr).unwrap();
         assert!(out.status.code() == Some(3) && err.contains("File too large"), "{option}: {err}");
-        assert!(err.contains("out.incomplete has ") && err.contains("marked incomplete"), "{option}: {err}");
+        assert!(err.contains("out.incomplete has ") && err.contains("output is incomplete"), "{option}: {err}");
         assert_eq!(f.names(), ["out.incomplete", "vmcore"], "{option}");
         // The next run does not take it away unasked.
         fails(2, "out.incomplete exists; give -f", &[&option, &dump, &f.path("out")]);

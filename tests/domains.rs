@@ -76,7 +76,9 @@ fn pattern(name: &str, number: usize) -> Vec<u8> {
 /// domain's file is.
 #[test]
 fn a_guests_pages_are_its_own() {
-    for (name, options) in [("pages.kdump", &["-d", "1"][..]), ("pages.elf", &["-d", "1", "-E"])] {
+    for (name, options) in
+        [("pages.kdump", &["-d", "1"][..]), ("pages.elf", &["-d", "1", "-E"]), ("pages.core", &["--format", "xc-core"])]
+    {
         on_each_guest(name, options, |_, guest, output, findings| {
             let dump = open(output);
             let mut whole = BTreeMap::new();
@@ -146,7 +148,8 @@ const SIZELESS: [&str; 2] =
 #[test]
 fn crash_opens_guests() {
     let (opened, minimal) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
-    for (name, options) in [("crash.kdump", &[][..]), ("crash.elf", &["-E"])] {
+    for (name, options) in [("crash.kdump", &[][..]), ("crash.elf", &["-E"]), ("crash.core", &["--format", "xc-core"])]
+    {
         on_each_guest(name, options, |fixture, guest, output, findings| {
             let commands = ["sys", "ps", "bt -a", "log", "kmem -i"];
             // no guest panicked

@@ -72,7 +72,7 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "",
-                "All formats hold the pages of the domain by pseudo-physical address, one NT_PRSTATUS and one QEMU CPU note \
+                "kdump and ELF hold the pages of the domain by pseudo-physical address, one NT_PRSTATUS and one QEMU CPU note \
                   per vCPU that ever ran, its kernel's VMCOREINFO, and a note named XDUMPCUT. A zero page that was left out reads as zeros \
                   in all. Pages that the dump lacks are missing from the output; they are never zeros.",
             ),
@@ -129,6 +129,34 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
                 "",
                 "--digest: BLAKE3 over the digests of all pages in order of PFN, each of which is BLAKE3 over the PFN (8 bytes, \
                   little-endian) and the page's 4096 bytes, zero pages included.",
+            ),
+        ],
+    ),
+    (
+        "XL DUMP-CORE",
+        &[
+            (
+                "",
+                "--format xc-core writes what xl dump-core (Xen 4.20) writes of a running domain: an ELF file of sections, \
+                  with the domain's pages by PFN as they were (a PV domain's page tables hold machine frames), the MFN of each \
+                  in .xen_p2m (.xen_pfn has the PFNs of PVH and HVM domains), the shared info page, and a vcpu_guest_context \
+                  of each vCPU that ever was brought up. What the dump level and the P2M tell aside, nothing is \
+                  interpreted: no VMCOREINFO or register note is added, no mark cleared.",
+            ),
+            (
+                "",
+                "All pages are there unless -d leaves some out, zero pages too, as holes of the file. Readers take a page \
+                  that is not there for an error. crash 8.0.6 besides takes the place of an entry in .xen_p2m for its PFN, so \
+                  it opens no file of a PV domain in which PFNs are missing, whoever wrote it: dom0, whose PFNs have the \
+                  machine's holes, a guest that gave pages back, any PV domain with -d above 1. There is a warning; kdump and ELF have no such need.",
+            ),
+            (
+                "",
+                "What differs from xl's file: pages are there that xl leaves out of a PVH or HVM domain's (PFN 0xa0 to 0xbf, \
+                  and 0xf0000 to 0xfffff, where grant table and special pages stand), and entries that it leaves \
+                  empty are not. Who compiled Xen and where, its capabilities, and vm_assist of each vCPU are not told. Of a vCPU that was on a \
+                  CPU, FPU registers and segment bases are not in memory and read as 0. What the XDUMPCUT note tells is in a section \
+                  of its own, .note.XDUMPCUT.",
             ),
         ],
     ),
@@ -336,6 +364,7 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             ("ssh host cat /var/crash/vmcore.flat | xdump-cut - dom0.kdump", "From a stream."),
             ("xdump-cut --report json -f vmcore dom0.kdump", "For scripts: the report as JSON on standard output."),
             ("xdump-cut --domain web vmcore web.kdump", "A guest: crash GUESTS-VMLINUX web.kdump"),
+            ("xdump-cut --format xc-core --domain web vmcore web.core", "The same guest as xl dump-core writes it."),
             ("xdump-cut --all-domains vmcore folder", "All domains, each into a file of its own."),
             ("xdump-cut info --json vmcore", "What the dump holds."),
             ("xdump-cut info --map vmcore", "What the dump holds, and whose each part of the machine's memory is."),

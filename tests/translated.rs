@@ -122,7 +122,7 @@ fn pages_are_the_domains() {
         let memory = xen.memory(id);
         let told = |kind: &str| fixture.json["machine_pages"][format!("domain {id}{kind}")].as_u64().unwrap_or(0);
         findings.check(memory.len() as u64 >= told(""), "the oracle's pages", || memory.len().to_string());
-        for shape in SHAPES {
+        for shape in SHAPES.into_iter().chain([&["--format", "xc-core"][..]]) {
             let output = open(&cut(fixture, id, &[shape, &["-d", "0"]].concat()));
             let frames = output.frames();
             let expected: BTreeSet<u64> = memory.keys().copied().collect();
@@ -225,7 +225,7 @@ fn notes_have_the_vcpu() {
 #[test]
 fn crash_reads_the_log() {
     on_each(|fixture, id, findings| {
-        for shape in SHAPES {
+        for shape in SHAPES.into_iter().chain([&["--format", "xc-core"][..]]) {
             let path = cut(fixture, id, &[shape, &["-d", "31"]].concat());
             let input = scratch().join("translated.crash");
             std::fs::write(&input, "log\nexit\n").unwrap();

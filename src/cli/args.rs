@@ -59,7 +59,7 @@ pub struct Cut {
     /// With --split: the further parts stand between VMCORE and OUT.
     #[arg(hide = true, requires = "split")]
     pub more: Vec<PathBuf>,
-    /// With a number: write N files, OUT.1 to OUT.N, each of a share of the pages (kdump format); crash wants all of them
+    /// With a number, 2 to 256: write N files, OUT.1 to OUT.N, each of a share of the pages (kdump format); crash wants all of them
     /// behind the vmlinux, makedumpfile --reassemble joins them. Without: the dump is split, and all arguments but the last
     /// are its parts, in any order. Pages of parts that are not given are missing.
     #[arg(long, value_name = "N", num_args = 0..=1)]
@@ -69,7 +69,8 @@ pub struct Cut {
     #[arg(short = 'F', long)]
     pub flatten: bool,
     /// Let no file grow beyond SIZE bytes (or with K, M, G, T behind it). What does not fit is left out, the file is marked
-    /// incomplete, stays under its name with .incomplete, and the exit status is 3. The same happens when the disk is full.
+    /// incomplete, stays under its name with .incomplete, and the exit status is 3. The same happens when the disk is full. Of
+    /// a split output all files end with the first that is full.
     #[arg(short = 'L', long, value_name = "SIZE", value_parser = size)]
     pub limit: Option<u64>,
     /// Write nothing, and tell what would be written: pages by class, and the size in each format, at most and estimated from
@@ -92,17 +93,16 @@ pub struct Cut {
     #[arg(long, value_name = "ID|NAME")]
     pub domain: Option<Which>,
     /// Cut out every domain: OUT is a folder, which is made if need be, and gets a file for each, named dom0.kdump,
-    /// dom3-web.kdump and so on (.elf with -E). One that cannot be cut does not keep the others from it.
+    /// dom3-web.kdump and so on (.elf with -E, .elf.zst, .core with --format xc-core). One that cannot be cut does not keep the others from it.
     #[arg(long, conflicts_with = "domain")]
     pub all_domains: bool,
     /// What to leave out, in makedumpfile's bits: 1 zero pages (readers see zeros all the same), 2 page cache, 4 page cache
     /// with private data too, 8 pages of processes, 16 free pages; added up. 0 keeps everything; any other level leaves out
     /// pages with bad memory. No vmlinux is needed. The default is 31; of a cut it is the cut's own, and nothing but 1 can be
-    /// added to that.
+    /// added to that; with --format xc-core it is 0, as its readers take what is left out for an error.
     #[arg(short = 'd', long = "dump-level", value_name = "LEVEL", value_parser = level)]
     pub level: Option<Level>,
-    /// The same by names: zero, cache, cache-private, user, free, with commas between. The default is all of them, which is
-    /// -d 31.
+    /// The same by names: zero, cache, cache-private, user, free, with commas between. All of them are -d 31.
     #[arg(long, value_name = "NAMES", conflicts_with = "level", value_parser = Level::named)]
     pub exclude: Option<Level>,
     /// Fail if the level cannot be applied in full, because the kernel's VMCOREINFO is missing, or any struct page cannot be
@@ -116,7 +116,7 @@ pub struct Cut {
     /// The same as --format elf.
     #[arg(short = 'E', conflicts_with_all = ["format", "compression"])]
     pub elf: bool,
-    /// Where pages stand in the output, and what is altered.
+    /// Where pages stand in the output, and what is altered. The xc-core format has a layout of its own.
     #[arg(long, value_enum, default_value = "native")]
     pub layout: OutputLayout,
     /// Keep Xen's own memory too, so that crash opens the output with xen-syms: image, heap, frame table, M2P, page tables;
@@ -253,6 +253,9 @@ pub struct LogArgs {
     pub tmp_dir: Option<PathBuf>,
 }
 
+/// Files that an output may be split over.
+const MOST_PARTS: usize = 256;
+
 /// Formats of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
@@ -263,6 +266,9 @@ pub enum OutputFormat {
     /// ELF64 vmcore in seekable zstd: zstd -d restores the file of the format elf.
     #[value(name = "elf.zst")]
     ElfZst,
+    /// What xl dump-core writes of a running domain: every page as it is, with the P2M and what Xen knows of the vCPUs. For
+    /// readers of that format; crash opens it as well, but kdump and ELF tell debuggers more.
+    XcCore,
 }
 
 /// Layouts of the output.
@@ -323,13 +329,17 @@ impl Cut {
     /// [`Error::Usage`] if one is missing.
     pub(super) fn settle(mut self) -> Result<Self, Error> {
         let named = self.split.clone().flatten().filter(|_| self.parts().is_none());
+        if let Some(number) = named.as_ref().filter(|n| !n.exists()).and_then(|n| n.to_str()?.parse::<u64>().ok()) {
+            return Err(Error::Usage(format!("--split {number}: a dump can be split over 2 to {MOST_PARTS} files")));
+        }
+        let parts_in = self.split.is_some() && self.parts().is_none();
         let all = named.into_iter().chain(self.vmcore.take()).chain(self.out.take());
         let mut names: Vec<PathBuf> = all.chain(std::mem::take(&mut self.more)).collect();
-        let wanted = if self.dry_run && self.split.is_none() { names.len() > 1 } else { true };
         // As makedumpfile -F, which takes no name.
-        if self.flatten && self.split.is_none() && names.len() == 1 {
+        if self.flatten && !parts_in && names.len() == 1 {
             names.push("-".into());
         }
+        let wanted = !self.dry_run || parts_in || names.len() > 1;
         self.out = if wanted { names.pop().filter(|_| !names.is_empty()) } else { None };
         if wanted && self.out.is_none() {
             return Err(Error::Usage("the name of the output is missing".into()));
@@ -342,7 +352,7 @@ impl Cut {
     /// How many files the output is split over, if it is.
     pub(super) fn parts(&self) -> Option<usize> {
         let number = self.split.as_ref()?.as_ref()?.to_str()?;
-        number.parse().ok().filter(|n| (2..=256).contains(n))
+        number.parse().ok().filter(|n| (2..=MOST_PARTS).contains(n))
     }
 
     /// The files of the input.
@@ -384,6 +394,11 @@ mod tests {
         assert!(parse("xdump-cut --split a").is_err());
         let cut = parse("xdump-cut -F a").unwrap().cut.settle().unwrap();
         assert_eq!((cut.inputs(), cut.out.as_deref()), (vec![Path::new("a")], Some(Path::new("-"))));
+        for line in ["-F --dry-run a", "--dry-run --split 3 a", "--dry-run a"] {
+            let cut = parse(&format!("xdump-cut {line}")).unwrap().cut.settle().unwrap();
+            assert_eq!(cut.inputs(), [Path::new("a")], "{line}");
+        }
+        assert!(parse("xdump-cut --split 300 a b").unwrap().cut.settle().is_err());
         assert!(parse("xdump-cut log a --domain 3 --raw").is_ok_and(|a| a.command.is_some()));
         assert!(parse("xdump-cut log a --domain 3 --xen").is_err());
         let codec = |options: &str| parse(&format!("xdump-cut {options} a b")).ok()?.cut.compression.codec();

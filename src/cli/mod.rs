@@ -14,7 +14,6 @@ use crate::log::{self, LogOptions, Whose};
 use crate::map::{svg, terminal};
 use crate::options::{Format, Options};
 use crate::plan::layout::Layout;
-use crate::plan::level::Level;
 use crate::recut;
 use crate::report::Report;
 use crate::sink::Output;
@@ -79,6 +78,7 @@ fn cut_out(args: &Cut) -> Result<()> {
             ));
         }
     };
+    format.layout(layout)?;
     let symbols = match (&args.vmlinux, &args.system_map) {
         (Some(path), _) => Some(Symbols::vmlinux(path)?),
         (None, Some(path)) => Some(Symbols::system_map(path)?),
@@ -89,7 +89,7 @@ fn cut_out(args: &Cut) -> Result<()> {
         domain: args.domain.clone().unwrap_or_default(),
         format,
         layout,
-        level: level.unwrap_or(Level::MOST),
+        level: level.unwrap_or(format.default_level()),
         level_given: level.is_some(),
         require_level: args.require_level,
         symbols,
@@ -128,6 +128,7 @@ fn cut_all(args: &Cut, options: &Options, source: &dyn ReadAt, progress: &dyn Di
         Format::Elf => "elf",
         Format::ElfZst(_) => "elf.zst",
         Format::Kdump(_) => "kdump",
+        Format::XcCore => "core",
     };
     let output = |id: u16, name: Option<&str>| {
         std::fs::create_dir_all(folder).map_err(|e| Error::write(folder.display().to_string(), e))?;
@@ -159,9 +160,17 @@ fn tell_all(args: &Cut, all: Vec<cut::Outcome>) -> Result<()> {
     }
     match args.report {
         ReportFormat::Json if !args.quiet && args.all_domains => print(&format!("{}\n", json(&reports)))?,
-        _ => reports.iter().try_for_each(|report| tell(args, report))?,
+        _ => reports.iter().try_for_each(|report| tell_report(args, report))?,
+    }
+    let incomplete = reports.iter().filter_map(|report| outputs::judge(report).err());
+    failed.extend(incomplete.inspect(|e| complain(&format!("xdump-cut: {name}: {e}"))));
+    if args.dry_run {
+        outputs::room(args, &reports)?;
     }
     let failures = failed.len();
+    if !args.all_domains && failures == 1 {
+        return failed.pop().map_or(Ok(()), Err);
+    }
     // What may pass is worth another try.
     failed.sort_by_key(|e| e.kind() == Kind::Trouble);
     failed.pop().map_or(Ok(()), |last| Err(Error::Partly { failed: failures, all: count, last: Box::new(last) }))
@@ -170,14 +179,7 @@ fn tell_all(args: &Cut, all: Vec<cut::Outcome>) -> Result<()> {
 /// Prints the report of a cut, and says what became of an output that is not complete.
 fn tell(args: &Cut, report: &Report) -> Result<()> {
     tell_report(args, report)?;
-    match &report.output.incomplete {
-        Some(why) => {
-            let files = report.output.files.join(", ");
-            let (there, all) = (report.output.pages, report.output.planned);
-            Err(Error::Incomplete(format!("{files} has {there} of {all} pages: {why}")))
-        }
-        None => outputs::room(args, report),
-    }
+    outputs::judge(report)
 }
 
 fn tell_report(args: &Cut, report: &Report) -> Result<()> {
@@ -192,7 +194,7 @@ fn tell_report(args: &Cut, report: &Report) -> Result<()> {
         ReportFormat::Text => report.to_string(),
         ReportFormat::Json => json(report),
     };
-    if outputs::is_stdout(args) {
+    if outputs::has_stdout(args) {
         // Standard output has the dump.
         complain(&text);
         return Ok(());

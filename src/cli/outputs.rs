@@ -20,6 +20,10 @@ pub(super) fn format(args: &Cut) -> Result<Format> {
         Some(codec) => Err(Error::Usage(format!("elf.zst is compressed by zstd, not by {codec}"))),
     };
     match args.format {
+        Some(OutputFormat::XcCore) if args.compression.codec().is_some() => {
+            Err(Error::Usage("--compress is for the kdump format; xc-core has none".into()))
+        }
+        Some(OutputFormat::XcCore) => Ok(Format::XcCore),
         Some(OutputFormat::Elf) if args.compression.codec().is_some() => {
             Err(Error::Usage("--compress, -z, -c, -l and -p are for the kdump format; ELF has no compression".into()))
         }
@@ -58,6 +62,16 @@ pub(super) fn is_stdout(args: &Cut) -> bool {
     args.out.as_deref() == Some(Path::new("-"))
 }
 
+/// Whether standard output has the dump, under whatever name.
+pub(super) fn has_stdout(args: &Cut) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let same = |out: &PathBuf| {
+        let (there, ours) = (out.metadata().ok()?, rustix::fs::fstat(std::io::stdout()).ok()?);
+        Some((there.dev(), there.ino()) == (ours.st_dev, ours.st_ino))
+    };
+    is_stdout(args) || args.out.as_ref().and_then(same).unwrap_or(false)
+}
+
 /// Whether it can be written from its start to its end only.
 fn streams(args: &Cut) -> bool {
     args.flatten || is_stdout(args)
@@ -89,7 +103,11 @@ pub(super) fn one(args: &Cut, out: &Path, format: Format) -> Result<Output> {
     if is_stdout(args) && !args.all_domains {
         return Ok(Output::pipe(mode, std::io::stdout())?.with_limit(limit));
     }
-    args.inputs().into_iter().try_for_each(|input| Output::spare(out, input))?;
+    // Nor is an input what a killed run left.
+    let mut left = OsString::from(out);
+    left.push(".incomplete");
+    let apart = |input: &Path| Output::spare(out, input).and_then(|()| Output::spare(Path::new(&left), input));
+    args.inputs().into_iter().try_for_each(apart)?;
     let input = args.vmcore.as_deref().unwrap_or(Path::new(""));
     // A file can be mended where it was cut short.
     let mode = if mode == Mode::Append && !is_pipe(out) { Mode::Positions } else { mode };
@@ -101,26 +119,36 @@ fn is_pipe(path: &Path) -> bool {
     path.metadata().is_ok_and(|m| m.file_type().is_fifo() || m.file_type().is_socket())
 }
 
+/// An error if the output is not complete.
+pub(super) fn judge(report: &Report) -> Result<()> {
+    let Some(why) = &report.output.incomplete else { return Ok(()) };
+    let files = report.output.files.join(", ");
+    let (there, all) = (report.output.pages, report.output.planned);
+    Err(Error::Incomplete(format!("{files} has {there} of {all} pages: {why}")))
+}
+
 /// Says whether there is room for what a dry run tells of, if it has the name of an output.
-pub(super) fn room(args: &Cut, report: &Report) -> Result<()> {
-    let (Some(out), Some(estimate)) = (args.out.as_ref().filter(|_| !is_stdout(args)), &report.estimate) else {
-        return Ok(());
-    };
+pub(super) fn room(args: &Cut, reports: &[Report]) -> Result<()> {
+    let Some(out) = args.out.as_ref().filter(|_| !is_stdout(args)) else { return Ok(()) };
     let folder = if args.all_domains { out } else { out.parent().unwrap_or(Path::new("")) };
     let folder = folder.ancestors().find(|f| f.is_dir()).unwrap_or(Path::new("."));
     let Some(room) = rustix::fs::statvfs(folder).ok().map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize)) else {
         return Ok(());
     };
-    let (likely, free) = (report.output.bytes, size(room));
+    // A device or a pipe is in no folder that could be full.
+    if out.metadata().is_ok_and(|m| !m.is_file() && !m.is_dir()) {
+        return Ok(());
+    }
+    let likely: u64 = reports.iter().map(|r| r.output.bytes).sum();
+    let most: u64 = reports.iter().filter_map(|r| Some(r.estimate.as_ref()?.at_most)).sum();
+    let free = size(room);
     if likely > room {
         let why = format!("about {} are needed in {}, which has {free}", size(likely), folder.display());
         return Err(Error::write(out.display().to_string(), std::io::Error::new(std::io::ErrorKind::StorageFull, why)));
     }
-    if estimate.at_most > room {
-        super::complain(&format!(
-            "xdump-cut: {}: warning: {free} are enough for what is likely, not for the most",
-            out.display()
-        ));
+    if most > room {
+        let name = out.display();
+        super::complain(&format!("xdump-cut: {name}: warning: {free} are enough for what is likely, not for the most"));
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use crate::pipeline::estimate::estimate;
 use crate::pipeline::walk::Walker;
 use crate::recut::{self, Recut};
 use crate::report::Report;
-use crate::sink::{self, Facts, Output, Written};
+use crate::sink::{self, Facts, Mode, Output, Written};
 use crate::source::{self, MachineMemory, ReadAt, Vmcore};
 use crate::xen::p2m::inverted::Inverted;
 use crate::xen::p2m::{Help, Owned};
@@ -57,7 +57,8 @@ pub fn dry_run(source: &dyn ReadAt, options: &Options, all: bool, progress: &dyn
         Some(_) if all => Err(no_domains()),
         Some(mut recut) => {
             let walker = Walker::unaltered(input.mem, &recut.plan);
-            input.estimate(&walker, &mut recut.report, Survey::default())?;
+            let notes = recut.facts.notes.bytes.len();
+            input.estimate(&walker, notes, &mut recut.report, Survey::default())?;
             Ok(vec![(recut.report.domain.id, Ok(recut.report))])
         }
         None => input.with_host(all, |cutter| match all {
@@ -155,7 +156,7 @@ impl<'a> Input<'a> {
     }
 
     /// Estimates what a cut would be like.
-    fn estimate(self, walker: &Walker<'_>, report: &mut Report, machine: Survey) -> Result<()> {
+    fn estimate(self, walker: &Walker<'_>, notes: usize, report: &mut Report, machine: Survey) -> Result<()> {
         self.progress.stage("looking at a sample of the pages", None);
         let (mut codecs, mut levels) = (Codec::ALL.to_vec(), vec![ELF_ZST_LEVEL]);
         match self.options.format {
@@ -163,7 +164,8 @@ impl<'a> Input<'a> {
             Format::ElfZst(level) if !levels.contains(&level) => levels.push(level),
             _ => {}
         }
-        report.would_be(self.options.format, estimate(walker, &codecs, &levels, self.pool)?, machine);
+        let estimate = estimate(walker, &codecs, &levels, notes as u64, self.pool)?;
+        report.would_be(self.options.format, estimate, machine);
         Ok(())
     }
 
@@ -178,7 +180,17 @@ impl<'a> Input<'a> {
         check: &dyn Fn(&Written) -> Result<Option<String>>,
     ) -> Result<()> {
         let Self { options, pool, progress, .. } = self;
-        let written = sink::write(options.format, walker, facts, &outs, pool, progress)?;
+        if options.verify && outs.iter().any(|out| out.mode() != Mode::Positions) {
+            return Err(Error::Usage("--verify needs an output that can be read again, not a stream".into()));
+        }
+        let written = match sink::write(options.format, walker, facts, &outs, pool, progress) {
+            Err(e) if e.is_full() && outs.iter().any(|out| out.mode() == Mode::Flattened) => {
+                let left: Vec<String> = outs.into_iter().filter_map(Output::abandon).collect();
+                let why = || Error::Incomplete(format!("{} is a stream that was cut short: {e}", left.join(", ")));
+                return Err(if left.is_empty() { e } else { why() });
+            }
+            written => written?,
+        };
         if options.strict {
             sound_pages(written.lost.iter().map(|(why, n)| (*why, *n)))?;
         }
@@ -186,8 +198,10 @@ impl<'a> Input<'a> {
         if options.verify {
             report.output.verified = Some(verify::verify(walker, facts, &written, &outs, pool, progress)?);
         }
-        report.output.files = finish(outs, &written, progress)?;
+        let done = finish(outs, &written, progress)?;
         report.written(options.format, written, machine);
+        report.output.bytes = done.iter().map(|d| d.1).sum::<Option<u64>>().unwrap_or(report.output.bytes);
+        report.output.files = done.into_iter().map(|d| d.0).collect();
         Ok(())
     }
 }
@@ -250,8 +264,9 @@ impl Cutter<'_> {
     fn dry_run(&self, domain: &Domain) -> Result<Report> {
         self.progress.stage("reading the P2M", None);
         let p2m = self.p2m(domain)?;
-        let Prepared { plan, mut report, .. } = self.prepare(domain, &p2m)?;
-        self.estimate(&Walker::new(self.host, &plan), &mut report, self.machine().clone())?;
+        let Prepared { plan, mut report, facts } = self.prepare(domain, &p2m)?;
+        let notes = facts.notes.bytes.len();
+        self.estimate(&Walker::new(self.host, &plan), notes, &mut report, self.machine().clone())?;
         Ok(report)
     }
 
@@ -273,10 +288,14 @@ impl<'a> Deref for Cutter<'a> {
     }
 }
 
-/// Puts the outputs on the disk, under their names if they are complete. Where they are.
-fn finish(outs: Vec<Output>, written: &Written, progress: &dyn Progress) -> Result<Vec<String>> {
+/// Puts the outputs on the disk, under their names if they are complete. Where they are, and bytes of streams.
+fn finish(outs: Vec<Output>, written: &Written, progress: &dyn Progress) -> Result<Vec<(String, Option<u64>)>> {
     progress.stage("syncing", None);
     let complete = written.incomplete.is_none();
+    // No part gets its name before all are on the disk.
+    if complete && outs.len() > 1 {
+        outs.iter().try_for_each(Output::sync)?;
+    }
     let one = |out: Output| if complete { out.commit() } else { out.leave() };
     outs.into_iter().map(one).collect()
 }

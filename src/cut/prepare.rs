@@ -5,14 +5,16 @@ use crate::error::{Error, Result};
 use crate::linux::kernel::Landmarks;
 use crate::linux::names::Names;
 use crate::linux::{Found, Kernel, marks, note};
+use crate::options::Format;
 use crate::plan::Plan;
-use crate::plan::layout;
+use crate::plan::layout::{self, Layout};
 use crate::plan::selection::{Known, Selection};
 use crate::recut::told;
 use crate::report::{self, Report};
 use crate::sink::Facts;
 use crate::sink::elf::Window;
 use crate::sink::notes::NoteBlob;
+use crate::sink::xc_core::Content;
 use crate::source::container::Place;
 use crate::units::{Mfn, PAGE_BYTES, Pfn, VirtAddr};
 use crate::vmcoreinfo::Vmcoreinfo;
@@ -37,7 +39,8 @@ impl Cutter<'_> {
     pub(super) fn prepare<'d>(&'d self, domain: &'d Domain, p2m: &'d P2m) -> Result<Prepared<'d>> {
         let host = self.host;
         let Input { options, pool, progress, .. } = self.input;
-        if host.alone().is_some() && options.layout.is_machine() {
+        let layout = options.format.layout(options.layout)?;
+        if host.alone().is_some() && layout.is_machine() {
             let why = "the machine layout is for dumps of a whole host; this one is of a domain alone";
             return Err(Error::Usage(why.into()));
         }
@@ -89,9 +92,9 @@ impl Cutter<'_> {
         }
 
         progress.stage("reading page tables", None);
-        let mut plan = pool.install(|| Plan::in_layout(options.layout, host, domain, p2m, choice));
-        let machine = options.layout.is_machine();
-        if let (false, Some(kernel), Some(names)) = (machine, &kernel, &names) {
+        let mut plan = pool.install(|| Plan::in_layout(layout, host, domain, p2m, choice));
+        let machine = layout.is_machine();
+        if let (Layout::Native, Some(kernel), Some(names)) = (layout, &kernel, &names) {
             let (marks, doubts) = marks::find(kernel, found.as_ref(), names, &landmarks);
             report.warnings.extend(doubts);
             report.warnings.extend(plan.clear(kernel, marks));
@@ -120,9 +123,15 @@ impl Cutter<'_> {
                 NoteBlob::new(&cpus, text, kernel.as_ref().map(|k| k.root), &about, digest)
             }
         };
+        let core = (options.format == Format::XcCore).then(|| {
+            let root = kernel.as_ref().and_then(|k| p2m.mfn(k.root));
+            let about = report::about(host, domain, &plan);
+            Content::of(host, self.core.dump_core(), (domain, p2m), (&cpus, root), &about)
+        });
+        report.warnings.extend(core.as_ref().and_then(|content| content.doubt(&plan)));
         let with_notes = cpus.iter().filter(|v| v.has_note()).count();
         let cpus = if machine { host.notes.cpus.len() } else { with_notes } as u32;
-        let facts = Facts { notes, windows, uts, phys_base, cpus };
+        let facts = Facts { notes, windows, uts, phys_base, cpus, core };
         Ok(Prepared { plan, facts, report })
     }
 }

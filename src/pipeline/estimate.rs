@@ -14,13 +14,15 @@ const SPAN: u64 = 16;
 /// Most spans: one of each chunk, up to 64 MiB.
 const MOST_SPANS: u64 = 1024;
 /// Spans that are compressed together: what a frame of ELF in zstd has.
-const TOGETHER: usize = 4;
+const TOGETHER: usize = 2;
 /// With fewer chunks, all of each is looked at.
 const FEW: u64 = 16;
 /// Bytes of a descriptor of the kdump format and of two bits in its bitmaps, rounded up.
 const BESIDE_A_PAGE: u64 = 25;
-/// Bytes of headers and notes, generously.
+/// Bytes of headers beside the notes, generously.
 const HEADERS: u64 = 64 << 10;
+/// Bytes of program headers of a page that stands alone, in the direct map and in the image.
+const ALONE: u64 = 112;
 
 /// What a cut would be like.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -45,11 +47,17 @@ struct Sums {
     bytes: Vec<u64>,
 }
 
-/// Looks at a sample. `codecs` are those of the kdump format, `levels` those of ELF in zstd.
+/// Looks at a sample. `codecs` are those of the kdump format, `levels` those of ELF in zstd, `notes` the bytes of the notes.
 ///
 /// # Errors
 /// If a codec's library refuses its level.
-pub fn estimate(walker: &Walker<'_>, codecs: &[Codec], levels: &[i32], pool: &rayon::ThreadPool) -> Result<Estimate> {
+pub fn estimate(
+    walker: &Walker<'_>,
+    codecs: &[Codec],
+    levels: &[i32],
+    notes: u64,
+    pool: &rayon::ThreadPool,
+) -> Result<Estimate> {
     let plan = walker.plan();
     let total = plan.pages().div_ceil(super::walk::CHUNK);
     let wanted = total.min(MOST_SPANS);
@@ -71,12 +79,19 @@ pub fn estimate(walker: &Walker<'_>, codecs: &[Codec], levels: &[i32], pool: &ra
     let pages = plan.pages();
     let scale =
         |n: u64| if sums.pages == 0 { 0 } else { (u128::from(n) * u128::from(pages) / u128::from(sums.pages)) as u64 };
-    let beside = HEADERS + pages * BESIDE_A_PAGE + plan.end().0 / 4;
+    let headers = HEADERS + notes;
+    let beside = headers + pages * BESIDE_A_PAGE + plan.end().0 / 4;
     let names = codecs.iter().map(|c| (format!("kdump {c}"), beside));
     let names =
-        names.chain([("elf".into(), HEADERS)]).chain(levels.iter().map(|l| (format!("elf in zstd:{l}"), HEADERS)));
+        names.chain([("elf".into(), headers)]).chain(levels.iter().map(|l| (format!("elf in zstd:{l}"), headers)));
     let bytes = names.zip(&sums.bytes).map(|((name, beside), n)| (name, beside + scale(*n))).collect();
-    Ok(Estimate { pages, sampled: sums.pages, zero: scale(sums.zero), at_most: beside + pages * PAGE_BYTES, bytes })
+    Ok(Estimate {
+        pages,
+        sampled: sums.pages,
+        zero: scale(sums.zero),
+        at_most: beside + pages * (PAGE_BYTES + ALONE),
+        bytes,
+    })
 }
 
 impl Sums {
@@ -103,8 +118,8 @@ fn look(walker: &Walker<'_>, spans: &[Chunk], codecs: &[Codec], levels: &[i32]) 
             Piece::Plain(bytes) => bytes.chunks_exact(PAGE_SIZE).for_each(page),
             Piece::Altered(bytes) => page(bytes),
             Piece::Zeros(n) => (0..n).for_each(|_| page(&[0; PAGE_SIZE])),
-            // Not in the output either.
-            Piece::Lost(_) => {}
+            // Not in the output either, and as many of the others will not be.
+            Piece::Lost(_) => sums.pages += 1,
         }
         Ok(())
     };
@@ -118,7 +133,9 @@ fn look(walker: &Walker<'_>, spans: &[Chunk], codecs: &[Codec], levels: &[i32]) 
         });
         sums.bytes.push(packed.len() as u64);
     }
-    sums.bytes.push(content.len() as u64);
+    // In the machine layout an ELF file has zero pages as holes.
+    let solid = walker.plan().layout.is_machine();
+    sums.bytes.push(if solid { sums.pages * PAGE_BYTES } else { content.len() as u64 });
     for level in levels {
         let whole = zstd::bulk::compress(&content, *level);
         sums.bytes.push(whole.map_err(|e| Error::Usage(format!("zstd level {level}: {e}")))?.len() as u64);

@@ -1,13 +1,16 @@
-//! The two layouts of an output: where a page stands in it.
+//! The layouts of an output: where a page stands in it.
 //!
 //! | layout | a page stands at | for |
 //! |---|---|---|
 //! | native | its PFN; page tables, marks and notes as on bare metal | every reader |
 //! | machine | its MFN; nothing is altered but the crash note's last word | crash's and makedumpfile's own ways with Xen |
+//! | unaltered | its PFN; nothing is altered, page tables hold MFNs | the format of `xl dump-core`, which has the P2M |
 //!
 //! A plan's runs have both numbers. In the machine layout the PFN only says which pages the dump level leaves out, so pages
 //! that have none get one from `NO_PFN` on, of which no level knows anything.
 
+use super::filter::Excluded;
+use super::level::Level;
 use super::selection::Selection;
 use super::tables::{Rewriter, Tally};
 use super::{Plan, split_by_presence};
@@ -34,12 +37,14 @@ pub enum Layout {
         /// Whether Xen's own memory stays too.
         keep_xen: bool,
     },
+    /// By PFN, as the domain had it: without Xen-heap pages, which have no PFN.
+    Unaltered,
 }
 
 impl Layout {
     /// Whether pages stand by MFN.
     pub fn is_machine(self) -> bool {
-        self != Self::Native
+        matches!(self, Self::Machine { .. })
     }
 
     /// A run as the output numbers it.
@@ -54,6 +59,7 @@ impl fmt::Display for Layout {
             Self::Native => "pseudo-physical",
             Self::Machine { keep_xen: false } => "machine",
             Self::Machine { keep_xen: true } => "machine-xen",
+            Self::Unaltered => "unaltered",
         })
     }
 }
@@ -83,20 +89,37 @@ impl<'a> Plan<'a> {
         for run in all {
             split_by_presence(host.memory(), run, &excluded, &mut runs, &mut absent);
         }
+        let extra = heap.into_iter().map(|mfn| (mfn, Pfn(mfn.0))).collect();
+        let layout = Layout::Machine { keep_xen };
+        Self { absent, extra, own, ..Self::as_it_is(layout, runs, excluded, applied) }
+    }
+
+    /// A plan in the unaltered layout: the domain's pages.
+    pub(super) fn by_pfn(host: &'a Host<'a>, p2m: &'a P2m, choice: Selection) -> Self {
+        let Selection { excluded, applied, .. } = choice;
+        let (mut runs, mut absent) = (Vec::new(), BTreeMap::new());
+        for run in p2m.runs() {
+            split_by_presence(host.memory(), *run, &excluded, &mut runs, &mut absent);
+        }
+        Self { absent, ..Self::as_it_is(Layout::Unaltered, runs, excluded, applied) }
+    }
+
+    /// Of these pages those that are not excluded, each as the machine had it.
+    fn as_it_is(layout: Layout, runs: Vec<Run>, excluded: Excluded, level: Level) -> Self {
         let stay = |r: &Run| r.len - excluded.pages.count_range(r.pfn.0, r.len);
         let pages = runs.iter().map(stay).sum();
         Self {
-            layout: Layout::Machine { keep_xen },
+            layout,
             runs,
-            absent,
+            absent: BTreeMap::new(),
             excluded,
-            extra: heap.into_iter().map(|mfn| (mfn, Pfn(mfn.0))).collect(),
-            own,
+            extra: Vec::new(),
+            own: Own::default(),
             rewriter: None,
             tally: Tally::default(),
             patches: Vec::new(),
             tables: Vec::new(),
-            level: applied,
+            level,
             pages,
         }
     }

@@ -112,6 +112,7 @@ impl<'a> Plan<'a> {
         match layout {
             Layout::Native => Self::new(host, domain, p2m, choice),
             Layout::Machine { keep_xen } => Self::by_mfn(host, domain, p2m, choice, keep_xen),
+            Layout::Unaltered => Self::by_pfn(host, p2m, choice),
         }
     }
 

@@ -11,7 +11,7 @@ pub(crate) use kernel::with_kernel;
 pub use told::Told;
 
 use crate::error::{Absence, Error, Result};
-use crate::options::{Options, Which};
+use crate::options::{Format, Options, Which};
 use crate::plan::Plan;
 use crate::plan::filter::Excluded;
 use crate::plan::layout::Layout;
@@ -70,6 +70,7 @@ impl Recut {
             phys_base: told.phys_base,
             cpus: vcpus.len() as u32,
             notes,
+            core: None,
         };
         let asked = if options.level_given { options.level } else { level };
         let mut report = Report::again(mem, &told);
@@ -133,6 +134,7 @@ fn check(told: &Told, options: &Options) -> Result<()> {
     check_domain(told, &options.domain)?;
     let given = [
         (options.layout != Layout::Native, "--layout machine"),
+        (options.format == Format::XcCore, "--format xc-core"),
         (options.xen_syms.is_some(), "--xen-syms"),
         (options.vmcoreinfo.is_some(), "--vmcoreinfo"),
         (options.vmlinux.is_some(), "--vmlinux"),

@@ -4,6 +4,7 @@ pub mod elf;
 pub mod kdump;
 pub mod notes;
 mod output;
+pub mod xc_core;
 pub mod zst;
 
 pub use output::{Mode, Output};
@@ -29,6 +30,8 @@ pub struct Facts {
     pub phys_base: i64,
     /// Number of CPUs that the notes have registers of.
     pub cpus: u32,
+    /// What the format of xl dump-core has before its pages, if that is to be written.
+    pub core: Option<xc_core::Content>,
 }
 
 /// What a format wrote.
@@ -72,7 +75,11 @@ pub fn write(
         (Format::Kdump(codec), _) => kdump::write(walker, facts, codec, outs, pool, progress),
         (Format::Elf, [out]) => elf::write(walker, facts, out, pool, progress),
         (Format::ElfZst(level), [out]) => zst::write(walker, facts, level, out, pool, progress),
-        (Format::Elf | Format::ElfZst(_), _) => {
+        (Format::XcCore, [out]) => match &facts.core {
+            Some(content) => xc_core::write(walker, content, out, pool, progress),
+            None => Err(Error::Usage("the xc-core format needs what Xen knows of the domain: the full dump".into())),
+        },
+        (Format::Elf | Format::ElfZst(_) | Format::XcCore, _) => {
             Err(Error::Usage("only the kdump format can be split over several files".into()))
         }
     }

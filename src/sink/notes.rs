@@ -127,7 +127,7 @@ impl NoteBlob {
         self.digest = digest.then_some(at + about.len() + DIGEST_LINE.len());
     }
 
-    fn push(&mut self, name: &[u8], kind: u32, desc: &[u8]) -> usize {
+    pub(super) fn push(&mut self, name: &[u8], kind: u32, desc: &[u8]) -> usize {
         let pad = |bytes: &mut Vec<u8>| bytes.resize(bytes.len().next_multiple_of(4), 0);
         for n in [name.len() as u32 + 1, desc.len() as u32, kind] {
             self.bytes.extend(n.to_le_bytes());

@@ -24,6 +24,8 @@ const FOOTER: u32 = 0x8f92_eab1;
 /// Bytes of the table beside its entries.
 const TABLE: u64 = 17;
 const ENTRY: u64 = 8;
+/// Frames that the table may have (zstd: ZSTD_SEEKABLE_MAXFRAMES).
+const MOST_FRAMES: u64 = 0x800_0000;
 
 /// Writes the dump.
 ///
@@ -43,7 +45,7 @@ pub fn write(
     let layout = lay_out(walker, facts, &found);
     let view = View::new(walker, layout);
     let frames = view.len().div_ceil(FRAME);
-    if frames > u64::from(u32::MAX) {
+    if frames > MOST_FRAMES {
         return Err(Error::Usage(format!("{} bytes are too many for the table of seekable zstd", view.len())));
     }
     let mut written = Written {
@@ -77,23 +79,24 @@ pub fn write(
         told = upto;
         Ok(())
     });
-    match result {
-        Err(e) if e.is_full() && out.is_new() => {
-            written.incomplete = Some(e.to_string());
-            written.digest = None;
-            // Frames give way to the table, until it fits.
-            while let Err(e) = out.set_len(at).and_then(|()| out.write_at(&seek_table(&table), at)) {
-                let Some([packed, _]) = table.pop().filter(|_| e.is_full()) else { return Err(e) };
-                at -= u64::from(packed);
-            }
-            let plain: u64 = table.iter().map(|t| u64::from(t[1])).sum();
-            written.stored = view.pages_before(plain);
-            written.zero = 0;
+    let mut full = match result {
+        Err(e) if e.is_full() && out.is_new() => Some(e),
+        other => other.map(|()| None)?,
+    };
+    // Frames give way to the table, until it fits.
+    while let Err(e) = out.set_len(at).and_then(|()| out.write_at(&seek_table(&table), at)) {
+        let Some([packed, _]) = table.pop().filter(|_| e.is_full() && out.is_new()) else { return Err(e) };
+        at -= u64::from(packed);
+        full = full.or(Some(e));
+    }
+    if let Some(e) = full {
+        let plain: u64 = table.iter().map(|t| u64::from(t[1])).sum();
+        if plain < view.layout().head.len() as u64 {
+            return Err(e);
         }
-        other => {
-            other?;
-            out.write_at(&seek_table(&table), at)?;
-        }
+        let done = view.layout().done_at(plain, plan.pages());
+        (written.stored, written.zero) = view.layout().seen(&found, done, plan.pages());
+        (written.incomplete, written.digest) = (Some(e.to_string()), None);
     }
     written.bytes = at + TABLE + ENTRY * table.len() as u64;
     out.set_len(written.bytes)?;

@@ -29,12 +29,13 @@ use crate::units::{FileOffset, MAX_FRAME, MachineAddr, Mfn, PAGE_BYTES, PAGE_SHI
 
 const EHDR_SIZE: usize = goblin::elf64::header::SIZEOF_EHDR;
 const SHDR_SIZE: usize = goblin::elf64::section_header::SIZEOF_SHDR;
-const SHT_NOTE: u32 = 7;
-const NOTE_NONE: u32 = 0x200_0000;
-const NOTE_HEADER: u32 = 0x200_0001;
-const NOTE_XEN_VERSION: u32 = 0x200_0002;
-const MAGIC_PV: u64 = 0xf00f_ebed;
-const MAGIC_TRANSLATED: u64 = 0xf00f_ebee;
+pub(crate) const SHT_NOTE: u32 = 7;
+pub(crate) const NOTE_NONE: u32 = 0x200_0000;
+pub(crate) const NOTE_HEADER: u32 = 0x200_0001;
+pub(crate) const NOTE_XEN_VERSION: u32 = 0x200_0002;
+pub(crate) const NOTE_FORMAT: u32 = 0x200_0003;
+pub(crate) const MAGIC_PV: u64 = 0xf00f_ebed;
+pub(crate) const MAGIC_TRANSLATED: u64 = 0xf00f_ebee;
 /// Notes and section names are less than this.
 const MOST_SMALL: u64 = 1 << 20;
 /// `sizeof(vcpu_guest_context)` of a 64-bit guest; other sizes are other guests'.
@@ -404,6 +405,13 @@ impl DumpCore {
         let shared = self.shared_info.as_ref().and_then(|s| Some(load(s.mfn?, s.offset, 1)));
         let pages = self.pieces.iter().map(|p| load(p.mfn, p.offset, p.len));
         Segments::new(pages.chain(shared).collect())
+    }
+
+    /// Where a page stood in the machine.
+    pub fn mfn(&self, pfn: Pfn) -> Option<Mfn> {
+        let before = self.pieces.partition_point(|p| p.pfn <= pfn).checked_sub(1)?;
+        let piece = self.pieces.get(before).filter(|p| pfn.0 - p.pfn.0 < p.len)?;
+        Some(Mfn(piece.mfn.0 + (pfn.0 - piece.pfn.0)))
     }
 
     /// Pages that the file has.

@@ -2,19 +2,32 @@
 //!
 //! | offset | field |
 //! |---|---|
-//! | 512 | flags: bit 5 online |
-//! | 520 | `cpu_user_regs`, see [`super::regs`] |
+//! | 0 | FPU and SSE registers as FXSAVE has them |
+//! | 512 | flags: bit 0 FPU registers are there, 2 in the kernel, 3 and 4 what Xen disables events for, 5 online |
+//! | 520 | `cpu_user_regs`, see [`super::regs`], with es, ds, fs and gs |
+//! | 720 | of a PV vCPU 256 traps, 16 bytes each |
+//! | 4816 | of a PV vCPU LDT address and entries, 16 frames of the GDT, its entries, kernel ss and rsp |
 //! | 4984 | cr0 to cr7; cr3 of a PV vCPU holds the MFN of its root table, cr1 that of its processes' |
+//! | 5048 | dr0 to dr7 |
+//! | 5112 | of a PV vCPU the addresses for events, faults in Xen's return, and system calls |
+//! | 5136 | `vm_assist`; bases of fs, gs in the kernel, and gs in processes |
 
 use super::hvm::Control;
 use super::regs::UserRegs;
 use crate::bytes::u64_at;
 use crate::units::{Mfn, PAGE_SHIFT, PTE_FRAME_MASK};
 
-const FLAGS: usize = 512;
-const REGS: usize = 520;
-const CONTROL: usize = 4984;
-const ONLINE: u64 = 1 << 5;
+pub(super) const FLAGS: usize = 512;
+pub(super) const REGS: usize = 520;
+pub(super) const TRAPS: usize = 720;
+pub(super) const LDT: usize = 4816;
+pub(super) const GDT: usize = 4832;
+pub(super) const GDT_ENTRIES: usize = 4960;
+pub(super) const CONTROL: usize = 4984;
+pub(super) const DEBUG: usize = 5048;
+pub(super) const CALLBACKS: usize = 5112;
+pub(super) const BASES: usize = 5144;
+pub(super) const ONLINE: u64 = 1 << 5;
 
 /// What a context tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

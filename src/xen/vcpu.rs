@@ -83,6 +83,8 @@ pub struct Vcpu {
     inside: Option<QemuCpu>,
     /// The beginning of its struct vcpu; nothing if the dump does not have it.
     pub(super) bytes: Vec<u8>,
+    /// Where in it the registers of a vCPU that is on no CPU stand.
+    pub(super) regs_at: Option<usize>,
 }
 
 /// The I/O privilege level in rflags.
@@ -123,6 +125,7 @@ impl Vcpu {
             translated: false,
             inside: None,
             bytes: Vec::new(),
+            regs_at: None,
         }
     }
 }
@@ -177,7 +180,7 @@ fn assign(all: &mut BTreeMap<u16, Vec<Vcpu>>, tops: &Tops, layout: Option<&Vmcor
     let mut certain = true;
     for v in all.values_mut().flatten() {
         let never_ran = runstates.never_ran(&v.bytes);
-        v.offline = runstates.is_offline(&v.bytes);
+        (v.offline, v.regs_at) = (runstates.is_offline(&v.bytes), saved_at);
         if v.translated {
             if never_ran {
                 v.state = VcpuState::NeverRan;
@@ -260,7 +263,7 @@ pub fn controls(host: &Host<'_>, domain: &Domain) -> Vec<Control> {
 }
 
 /// Finds the vCPU array of a domain.
-fn find(host: &Host<'_>, domain: &Domain) -> Vec<Vcpu> {
+pub(super) fn find(host: &Host<'_>, domain: &Domain) -> Vec<Vcpu> {
     match &domain.told {
         Some(told) => (0..).zip(&told.vcpus).map(|(id, context)| Vcpu::told(id, context, told.translated)).collect(),
         None => find_array(host, domain).0,

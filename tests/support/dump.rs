@@ -31,10 +31,13 @@ pub(crate) trait Dump {
 
 /// Opens an output of ours by its first bytes.
 pub(crate) fn open(path: &Path) -> Box<dyn Dump> {
-    let mut magic = [0; 8];
+    let mut magic = [0; 64];
     let file = std::fs::File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     std::os::unix::fs::FileExt::read_exact_at(&file, &mut magic, 0).unwrap();
-    if magic.starts_with(b"\x7fELF") {
+    if magic.starts_with(b"\x7fELF") && u16_at(&magic, 56) == 0 {
+        // Sections alone.
+        Box::new(super::xc_core::Core::open(path))
+    } else if magic.starts_with(b"\x7fELF") {
         Box::new(super::elf::Elf::open(path))
     } else {
         Box::new(super::kdump::Kdump::open(path))

@@ -1,6 +1,7 @@
 //! What stands where in an ELF vmcore.
 
 use super::super::Facts;
+use crate::pipeline::find::Found;
 use crate::plan::Plan;
 use crate::units::{PAGE_BYTES, PAGE_SHIFT, Pfn, VirtAddr};
 use goblin::elf::header::{ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_X86_64, ET_CORE, EV_CURRENT};
@@ -135,6 +136,26 @@ impl Layout {
         let last = before.and_then(|n| self.starts.get(n));
         let pages = last.map_or(0, |s| s.place + s.pages.min(index - s.first));
         self.head.len() as u64 + pages * PAGE_BYTES
+    }
+
+    /// How many pages a reader sees of a file that holds those before a position in the plan: stored ones, and zero ones. Zeros
+    /// at the end of a PT_LOAD need no bytes of the file, so they are all there.
+    pub fn seen(&self, found: &Found, done: u64, pages: u64) -> (u64, u64) {
+        let stored = found.data.count_range(0, done);
+        let holes = |s: &Stretch| {
+            let first = s.first.max(done);
+            let end = (s.first + s.pages).max(first);
+            end - first - found.data.count_range(first, end - first)
+        };
+        let beyond: u64 = self.starts.iter().map(holes).sum();
+        let zeros = pages - found.data.count() - found.lost.count();
+        (stored, zeros - beyond.min(zeros))
+    }
+
+    /// The position in the plan of the first page that a file of so many bytes lacks.
+    pub fn done_at(&self, bytes: u64, pages: u64) -> u64 {
+        let page = bytes.saturating_sub(self.head.len() as u64) / PAGE_BYTES;
+        self.at(page).map_or(pages, |s| s.first + (page - s.place))
     }
 
     /// The stretch that has the page at a position in the file's data, counted in pages.

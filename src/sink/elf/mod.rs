@@ -18,6 +18,7 @@ use super::{Facts, Mode, Output, Written};
 use crate::bitmap::Bitmap;
 use crate::error::{Error, Result};
 use crate::pipeline::Progress;
+use crate::pipeline::digest::HEX_DIGITS;
 use crate::pipeline::find::{Found, find_data};
 use crate::pipeline::ordered::ordered;
 use crate::pipeline::walk::{Chunk, Piece, Walker, chunks};
@@ -59,7 +60,7 @@ pub fn write(
         stream(walker, layout, out, pool, progress)?;
         return Ok(written);
     }
-    let mut data = found.data;
+    let mut data = found.data.clone();
     if !out.is_new() {
         // What stood on a device before must not show through the holes.
         layout.stretches().iter().for_each(|s| data.set_range(s.first, s.pages));
@@ -80,12 +81,19 @@ pub fn write(
         },
     );
     match result {
+        Err(e) if e.is_full() && !out.is_new() => {
+            // What stood on the device before must not be taken for pages.
+            out.write_at(&[0; E_FLAGS as usize], 0)?;
+            Err(e)
+        }
         Err(e) if e.is_full() => {
             // What is behind the first page that could not be written is not all there.
             let bytes = layout.upto(done);
             out.set_len(bytes)?;
-            let stored = data.count_range(0, done);
-            let zero = done - stored - found.lost.count_range(0, done);
+            if let Some(at) = facts.notes.digest {
+                out.write_at(&[b'0'; HEX_DIGITS], layout.notes_at + at as u64)?;
+            }
+            let (stored, zero) = layout.seen(&found, done, plan.pages());
             Ok(Written { stored, zero, bytes, digest: None, incomplete: Some(e.to_string()), ..written })
         }
         other => {

@@ -22,9 +22,9 @@ impl<'w, 'a> View<'w, 'a> {
         Self { walker, layout, chunks: chunks(walker.plan()).collect() }
     }
 
-    /// Pages that stand before a position in the file.
-    pub fn pages_before(&self, at: u64) -> u64 {
-        at.saturating_sub(self.layout.head.len() as u64) / PAGE_BYTES
+    /// The layout.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// Fills `buf` from a position among the pages on, as far as one stretch and one chunk go; how far that is. The position

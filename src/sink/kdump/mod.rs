@@ -29,6 +29,8 @@ use std::collections::HashMap;
 
 /// Pages that the bitmaps may speak of, 64 TiB: each takes 2 GiB then.
 const MOST_MAPNR: u64 = 1 << 34;
+/// Bytes of old descriptors that are cleared at once.
+const CLEARED: usize = 1 << 20;
 /// Words whose page is remembered.
 const MOST_WORDS: usize = 4096;
 /// Chunks in flight: enough that a chunk full of data at the head of the queue does not stall those behind it, which may
@@ -70,6 +72,14 @@ pub fn write(
     }
     for file in &files {
         let padding = file.layout.zero_page - (file.layout.descriptors + file.pages * DESCRIPTOR);
+        if file.out.mode() == super::Mode::Positions && !file.out.is_new() {
+            // What stood on the device before must not be taken for descriptors.
+            let end = file.layout.zero_page - padding;
+            let parts = (file.layout.descriptors..end).step_by(CLEARED);
+            parts
+                .map(|at| (at, (end - at).min(CLEARED as u64)))
+                .try_for_each(|(at, len)| file.out.write_at(&vec![0; len as usize], at))?;
+        }
         let zeros = vec![0; padding as usize + PAGE_SIZE];
         file.out.write_at(&zeros, file.layout.zero_page - padding)?;
     }
@@ -164,9 +174,13 @@ fn files<'o>(
         let data = find_data(walker, false, pool, progress)?.data;
         let all = data.count();
         let mut before = 0;
+        let mut left = chunks(plan).count();
         for chunk in chunks(plan) {
             let share = all * starts.len() as u64 / count;
-            if starts.len() < outs.len() && before >= share && chunk.first > 0 {
+            // Each gets one at least.
+            let due = before >= share || left <= outs.len() - starts.len();
+            left -= 1;
+            if starts.len() < outs.len() && due && chunk.first > 0 {
                 starts.push((chunk.first, walker.first_pfn(chunk)));
             }
             before += data.count_range(chunk.first, chunk.pages);

@@ -71,16 +71,14 @@ impl Target {
     /// Puts it on the disk; with `rename` it gets its name, else it stays where it is. Where
     /// that is.
     pub(super) fn finish(mut self, rename: bool) -> Result<String> {
-        match self.file.sync_all() {
-            // Not every device, and no pipe, has anything to sync.
-            Err(e) if e.kind() != io::ErrorKind::InvalidInput || self.temporary.is_some() => Err(self.error(e)),
-            _ => Ok(()),
-        }?;
-        let name = |path: &Path| path.display().to_string();
-        let Some(temporary) = self.temporary.take() else { return Ok(name(&self.path)) };
         if !rename {
-            return Ok(name(&temporary));
+            // Kept even if it cannot be synced: where there is no more room, that is told here by some file systems.
+            let kept = self.temporary.take();
+            self.sync_file()?;
+            return Ok(kept.as_ref().unwrap_or(&self.path).display().to_string());
         }
+        self.sync_file()?;
+        let Some(temporary) = self.temporary.take() else { return Ok(self.path.display().to_string()) };
         let renamed = if self.overwrite {
             std::fs::rename(&temporary, &self.path)
         } else {
@@ -101,7 +99,29 @@ impl Target {
         let parent = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // The name is on the disk when the folder is; not every file system lets a folder be synced.
         let _ = File::open(parent).and_then(|dir| dir.sync_all());
-        Ok(name(&self.path))
+        Ok(self.path.display().to_string())
+    }
+
+    /// Leaves what there is of a new file; where.
+    pub(super) fn abandon(mut self) -> Option<String> {
+        self.temporary.take().map(|path| path.display().to_string())
+    }
+
+    fn sync_file(&self) -> Result<()> {
+        match self.file.sync_all() {
+            // Not every device, and no pipe, has anything to sync.
+            Err(e) if e.kind() != io::ErrorKind::InvalidInput || self.temporary.is_some() => Err(self.error(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts it on the disk, and looks whether its name is still free.
+    pub(super) fn sync(&self) -> Result<()> {
+        self.sync_file()?;
+        if self.temporary.is_some() && !self.overwrite && self.path.symlink_metadata().is_ok() {
+            return Err(Error::OutputExists(self.path.display().to_string()));
+        }
+        Ok(())
     }
 
     pub(super) fn error(&self, e: io::Error) -> Error {

@@ -18,15 +18,17 @@ pub(super) struct Flat<W: Write> {
 }
 
 impl<W: Write> Flat<W> {
-    /// Begins one.
-    pub(super) fn begin(to: W) -> io::Result<Self> {
-        let mut flat = Self { to: io::BufWriter::with_capacity(BUFFER, to), len: 0 };
+    /// A stream of which nothing is written yet: what fails before it has a page should not look like a dump.
+    pub(super) fn new(to: W) -> Self {
+        Self { to: io::BufWriter::with_capacity(BUFFER, to), len: 0 }
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
         let mut head = Vec::with_capacity(PAGE_SIZE);
         head.extend(b"makedumpfile\0\0\0\0");
         head.extend([1_i64, 1].iter().flat_map(|n| n.to_be_bytes()));
         head.resize(PAGE_SIZE, 0);
-        flat.put(&head)?;
-        Ok(flat)
+        self.put(&head)
     }
 
     /// Appends a record.
@@ -34,12 +36,20 @@ impl<W: Write> Flat<W> {
         if bytes.is_empty() {
             return Ok(());
         }
+        if self.len == 0 {
+            self.begin()?;
+        }
         let mut head = [0; 16];
         let (place, size) = head.split_at_mut(8);
         place.copy_from_slice(&at.to_be_bytes());
         size.copy_from_slice(&(bytes.len() as u64).to_be_bytes());
         self.put(&head)?;
         self.put(bytes)
+    }
+
+    /// Bytes that it has with another record of so many, and its end.
+    pub(super) fn with(&self, bytes: usize) -> u64 {
+        self.len.max(PAGE_SIZE as u64) + 32 + bytes as u64
     }
 
     /// Ends it; how many bytes it has.
@@ -63,7 +73,7 @@ mod tests {
     #[test]
     fn records_as_makedumpfile_writes_them() {
         let mut out = Vec::new();
-        let mut flat = Flat::begin(&mut out).unwrap();
+        let mut flat = Flat::new(&mut out);
         flat.write_at(b"abc", 0x10_0000).unwrap();
         flat.write_at(b"", 7).unwrap();
         let len = flat.end().unwrap();

@@ -80,7 +80,7 @@ impl Output {
     fn begin(mut self, to: Box<dyn Write + Send>) -> Result<Self> {
         self.stream = match self.mode {
             Mode::Positions => None,
-            Mode::Flattened => Some(Mutex::new(Stream::Flat(Flat::begin(to).map_err(|e| self.error(e))?))),
+            Mode::Flattened => Some(Mutex::new(Stream::Flat(Flat::new(to)))),
             Mode::Append => Some(Mutex::new(Stream::Append { to: io::BufWriter::with_capacity(1 << 20, to), at: 0 })),
         };
         Ok(self)
@@ -125,7 +125,7 @@ impl Output {
     /// # Errors
     /// [`Error::Write`].
     pub fn write_at(&self, bytes: &[u8], at: u64) -> Result<()> {
-        if at.saturating_add(bytes.len() as u64) > self.limit {
+        if self.end_of(bytes, at) > self.limit {
             let why = format!("it would grow beyond the limit of {} bytes", self.limit);
             return Err(self.error(io::Error::new(io::ErrorKind::StorageFull, why)));
         }
@@ -144,6 +144,15 @@ impl Output {
         done.map_err(|e| self.error(e))
     }
 
+    /// How large it is with this, of a stream too.
+    fn end_of(&self, bytes: &[u8], at: u64) -> u64 {
+        let stream = self.stream.as_ref().and_then(|s| s.lock().ok());
+        match stream.as_deref() {
+            Some(Stream::Flat(flat)) => flat.with(bytes.len()),
+            _ => at.saturating_add(bytes.len() as u64),
+        }
+    }
+
     /// Sets the size; what was not written reads as zeros. Of a new file written by position only.
     ///
     /// # Errors
@@ -155,11 +164,20 @@ impl Output {
         }
     }
 
-    /// Puts the file on the disk and gives it its name, or ends the stream; what its name is.
+    /// Puts the file on the disk as it is, and looks whether its name is still free.
+    ///
+    /// # Errors
+    /// [`Error::Write`], or [`Error::OutputExists`].
+    pub fn sync(&self) -> Result<()> {
+        self.target.as_ref().map_or(Ok(()), Target::sync)
+    }
+
+    /// Puts the file on the disk and gives it its name, or ends the stream; what its name is, and how
+    /// many bytes the stream has.
     ///
     /// # Errors
     /// [`Error::Write`], or [`Error::OutputExists`] if another file took the name meanwhile.
-    pub fn commit(self) -> Result<String> {
+    pub fn commit(self) -> Result<(String, Option<u64>)> {
         self.finish(true)
     }
 
@@ -167,20 +185,30 @@ impl Output {
     ///
     /// # Errors
     /// [`Error::Write`].
-    pub fn leave(self) -> Result<String> {
+    pub fn leave(self) -> Result<(String, Option<u64>)> {
         self.finish(false)
     }
 
-    fn finish(self, rename: bool) -> Result<String> {
+    /// Leaves a stream that was cut short, where it is a file: what is in it can be read. Where it is.
+    pub fn abandon(mut self) -> Option<String> {
+        let target = self.target.take()?;
+        // The rest of the buffer finds no room either, or all of it does.
+        self.stream = None;
+        target.abandon()
+    }
+
+    fn finish(self, rename: bool) -> Result<(String, Option<u64>)> {
+        let mut bytes = None;
         if let Some(stream) = &self.stream {
             let ended = match stream.lock().as_deref_mut() {
-                Ok(Stream::Flat(flat)) => flat.end().map(drop),
+                Ok(Stream::Flat(flat)) => flat.end().map(|len| bytes = Some(len)),
                 Ok(Stream::Append { to, .. }) => to.flush(),
                 Err(_) => Err(io::Error::other("a worker stopped")),
             };
             ended.map_err(|e| self.error(e))?;
         }
-        self.target.map_or(Ok("standard output".into()), |target| target.finish(rename))
+        let name = self.target.map_or(Ok("standard output".into()), |target| target.finish(rename))?;
+        Ok((name, bytes))
     }
 
     fn error(&self, e: io::Error) -> Error {
