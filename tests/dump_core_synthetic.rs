@@ -8,8 +8,8 @@ mod synth;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use support::core::Core;
 use support::dump::{Dump as _, u64_at};
-use support::xc_core::Core;
 use synth::hap::{Format as HapFormat, Hap};
 use synth::kdump::{Codec, KdumpOptions, kdump};
 use synth::{Defect, Dump, Machine, Xen};

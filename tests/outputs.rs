@@ -229,8 +229,7 @@ fn what_does_not_fit_is_missing_and_said() {
         let len = whole.metadata().unwrap().len();
         let (limit, out) = (len - len / share, file(fixture, "short"));
         // Verified too, of what there is.
-        let args =
-            ["-d", "1", "--verify", "--report", "json", "--format", format, "-L", &limit.to_string(), vmcore];
+        let args = ["-d", "1", "--verify", "--report", "json", "--format", format, "-L", &limit.to_string(), vmcore];
         let ran = run(xdump_cut(&args).arg(&out), LIMIT);
         let left = file(fixture, "short.incomplete");
         assert!(ran.status.code() == Some(3) && !out.exists(), "{format}: {}", ran.stderr);

@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 const SPAN: u64 = 16;
 /// Most spans: one of each chunk, up to 64 MiB.
 const MOST_SPANS: u64 = 1024;
-/// Spans that are compressed together: what a frame of ELF in zstd has.
-const TOGETHER: usize = 2;
+/// Spans that are compressed together for ELF in zstd: more than a frame has, since spans from here and there have less in
+/// common than what lies together.
+const TOGETHER: usize = 4;
 /// With fewer chunks, all of each is looked at.
 const FEW: u64 = 16;
 /// Bytes of a descriptor of the kdump format and of two bits in its bitmaps, rounded up.

@@ -36,7 +36,7 @@ pub(crate) fn open(path: &Path) -> Box<dyn Dump> {
     std::os::unix::fs::FileExt::read_exact_at(&file, &mut magic, 0).unwrap();
     if magic.starts_with(b"\x7fELF") && u16_at(&magic, 56) == 0 {
         // Sections alone.
-        Box::new(super::xc_core::Core::open(path))
+        Box::new(super::core::Core::open(path))
     } else if magic.starts_with(b"\x7fELF") {
         Box::new(super::elf::Elf::open(path))
     } else {

@@ -91,8 +91,11 @@ impl Dump for Elf {
     fn is_there(&self, frame: u64) -> bool {
         let addr = frame * PAGE as u64;
         let load = self.loads.iter().find(|load| (load.paddr..load.paddr + load.memsz).contains(&addr));
-        let end = load.map(|load| load.offset + load.filesz.min(addr - load.paddr + PAGE as u64));
-        end.is_some_and(|end| end <= self.file_len)
+        // Zeros at the end of a segment need nothing of the file.
+        load.is_some_and(|load| {
+            let within = addr - load.paddr;
+            within >= load.filesz || load.offset + within + PAGE as u64 <= self.file_len
+        })
     }
 
     fn notes(&self) -> &[Note] {

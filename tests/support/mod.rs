@@ -3,6 +3,7 @@
 //! cannot hide itself.
 #![allow(dead_code)] // each test crate uses a part
 
+pub(crate) mod core;
 pub(crate) mod crash;
 pub(crate) mod cut;
 pub(crate) mod drgn;
