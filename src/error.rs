@@ -137,6 +137,16 @@ pub enum Error {
     /// The output, read again, is not what was written.
     #[error("the output is not what was to be written: {0}")]
     Unverified(String),
+    /// A folder could not be mounted.
+    #[error("mounting {folder}: {source}{help}")]
+    Mount {
+        /// Where.
+        folder: String,
+        /// The operating system's word on it.
+        source: io::Error,
+        /// The way out, if there is one.
+        help: &'static str,
+    },
     /// The domain is of a kind that this version cannot cut.
     #[error("{0}")]
     Unsupported(String),
@@ -152,7 +162,8 @@ impl Error {
             {
                 Kind::BadInput
             }
-            Self::Read { .. } | Self::Write { .. } | Self::Incomplete(_) | Self::Unverified(_) => Kind::Trouble,
+            Self::Read { .. } | Self::Write { .. } | Self::Mount { .. } => Kind::Trouble,
+            Self::Incomplete(_) | Self::Unverified(_) => Kind::Trouble,
             Self::OfDamaged { source, .. } | Self::Part { source, .. } => source.kind(),
             Self::Partly { last, .. } => last.kind(),
             Self::OutputExists(_) | Self::Usage(_) => Kind::Usage,

@@ -26,6 +26,7 @@
 //! | [`pipeline`] | moves pages in parallel, in order, in bounded memory |
 //! | [`sink`] | writes a file |
 //! | [`recut`] | a cut as input: what its note tells, and its pages as they are |
+//! | `mount` | shows cuts as files of a mounted folder, made as they are read (feature `mount`) |
 //! | [`mod@map`] | draws the machine's memory by owner |
 //! | [`cli`] | the command |
 //!
@@ -152,6 +153,7 @@ compile_error!("xdump-cut needs a 64-bit little-endian machine");
 
 pub mod bitmap;
 pub mod bytes;
+mod cache;
 pub mod cli;
 pub mod cut;
 pub mod damage;
@@ -162,6 +164,8 @@ pub mod info;
 pub mod linux;
 pub mod log;
 pub mod map;
+#[cfg(feature = "mount")]
+pub mod mount;
 pub mod options;
 pub mod pick;
 pub mod pipeline;

@@ -1,5 +1,5 @@
 //! The `xdump-cut` command; see the library for everything.
 
-fn main() -> xdump_cut::cli::exit::Exit {
+fn main() -> std::process::ExitCode {
     xdump_cut::cli::run()
 }

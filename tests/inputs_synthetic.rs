@@ -246,7 +246,7 @@ fn elf_files_with_parts_of_the_memory_are_one() {
 fn opened(dir: &Path, name: &str, bytes: &[u8], no_mmap: bool) -> Result<Box<dyn ReadAt>, Error> {
     let path = dir.join(name);
     std::fs::write(&path, bytes).unwrap();
-    open(&path, &OpenOptions { no_mmap, tmp_dir: Some(dir.into()), threads: 0 })
+    open(&path, &OpenOptions { no_mmap, tmp_dir: Some(dir.into()), ..OpenOptions::default() })
 }
 
 /// zstd frames of `size` plain bytes each, with a seek table behind or none.

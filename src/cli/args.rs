@@ -5,6 +5,7 @@ use crate::options::Which;
 use crate::pipeline::codec::Codec;
 use crate::plan::level::Level;
 use clap::{Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Cut a domain out of a full Xen system dump, as a dump that crash, drgn and gdb open.
@@ -43,6 +44,16 @@ pub enum Command {
     /// far as they were not overwritten. Bytes that are not printable ASCII stand as \xNN. What is missing or damaged is
     /// left out, and told on standard error.
     Log(LogArgs),
+    /// Show a cut, or each domain of a full dump, as an ELF vmcore in a folder, without writing a byte.
+    ///
+    /// Mounts a read-only file system (FUSE). Of a full dump DIR has a file for each domain, dom0, dom3-web and so on, made
+    /// when it is first looked at; of a cut, in any format, it has the file vmcore. So crash opens a compressed ELF file, and
+    /// every domain of a dump at once. Mounted until DIR is unmounted (umount DIR; fusermount3 -u DIR), or a signal comes
+    /// (Ctrl-C). With -- COMMAND, on a folder of its own until the command has ended: {} in its words stands for the file.
+    #[command(
+        override_usage = "xdump-cut mount [OPTIONS] DUMP DIR\n       xdump-cut mount [OPTIONS] DUMP -- COMMAND [WORDS with {}]..."
+    )]
+    Mount(MountArgs),
 }
 
 /// How to cut.
@@ -256,6 +267,47 @@ pub struct LogArgs {
 /// Files that an output may be split over.
 const MOST_PARTS: usize = 256;
 
+/// What to show, and where.
+#[derive(Debug, clap::Args)]
+pub struct MountArgs {
+    /// The dump, in any form that can be cut, or a cut, in any format.
+    #[arg(value_name = "DUMP")]
+    pub dump: PathBuf,
+    /// The folder to mount on. Without it, -- and a command.
+    #[arg(value_name = "DIR", required_unless_present = "run")]
+    pub dir: Option<PathBuf>,
+    /// With --split: the further parts stand between DUMP and DIR.
+    #[arg(hide = true, requires = "split")]
+    pub more: Vec<PathBuf>,
+    /// The command, whose input, output and exit status are its own. {} in any of its words stands for the file of dom0, of the
+    /// domain that --domain names, or of the cut.
+    #[arg(last = true, value_name = "COMMAND")]
+    pub run: Vec<OsString>,
+    /// The dump is split: all arguments but DIR are its parts.
+    #[arg(long)]
+    pub split: bool,
+    /// The domain that {} stands for: its id, or the name that dom0's toolstack knows it by. The default is dom0.
+    #[arg(long, value_name = "ID|NAME", requires = "run")]
+    pub domain: Option<Which>,
+    /// What to leave out, as for a cut. The default is 0, for which the fewest of the kernel's structures need be read; bit 1
+    /// does nothing, as zero pages are only known when they are read.
+    #[arg(short = 'd', long = "dump-level", value_name = "LEVEL", value_parser = level)]
+    pub level: Option<Level>,
+    /// Keep SIZE bytes at most (or with K, M, G, T behind it) of what was unpacked or made, for the next who wants it. The
+    /// default is 64M.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub cache: Option<u64>,
+    /// The host's xen-syms, for a dump without Xen's notes.
+    #[arg(long, value_name = "FILE")]
+    pub xen_syms: Option<PathBuf>,
+    /// Read the dump instead of mapping it.
+    #[arg(long)]
+    pub no_mmap: bool,
+    /// Where a dump is unpacked that cannot be read in place: a compressed one, or a pipe. The default is TMPDIR, or /tmp.
+    #[arg(long, value_name = "DIR")]
+    pub tmp_dir: Option<PathBuf>,
+}
+
 /// Formats of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
@@ -399,6 +451,10 @@ mod tests {
             assert_eq!(cut.inputs(), [Path::new("a")], "{line}");
         }
         assert!(parse("xdump-cut --split 300 a b").unwrap().cut.settle().is_err());
+        assert!(parse("xdump-cut mount a b").is_ok() && parse("xdump-cut mount a -- b {}").is_ok());
+        assert!(parse("xdump-cut mount a").is_err() && parse("xdump-cut mount a b c").is_err());
+        assert!(parse("xdump-cut mount --split a b c").is_ok() && parse("xdump-cut mount a b --domain 3").is_err());
+        assert!(parse("xdump-cut mount --domain 3 --cache 9M a -- b --domain {}").is_ok());
         assert!(parse("xdump-cut log a --domain 3 --raw").is_ok_and(|a| a.command.is_some()));
         assert!(parse("xdump-cut log a --domain 3 --xen").is_err());
         let codec = |options: &str| parse(&format!("xdump-cut {options} a b")).ok()?.cut.compression.codec();

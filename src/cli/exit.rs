@@ -25,8 +25,8 @@ impl From<Kind> for Exit {
     }
 }
 
-impl std::process::Termination for Exit {
-    fn report(self) -> std::process::ExitCode {
-        std::process::ExitCode::from(self as u8)
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
     }
 }

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod exit;
 pub mod map;
+mod mount;
 mod outputs;
 mod progress;
 
@@ -20,7 +21,6 @@ use crate::sink::Output;
 use crate::source::{self, OpenOptions, ReadAt};
 use crate::vmcoreinfo::Vmcoreinfo;
 use crate::xen::XenSyms;
-use crate::xen::alone::UNKNOWN_ID;
 use args::{Args, Command, Cut, InfoArgs, LogArgs, OutputLayout, ReportFormat};
 use clap::Parser;
 use exit::Exit;
@@ -28,15 +28,16 @@ use map::MapTo;
 use progress::Display;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::Path;
+use std::process::ExitCode;
 
 /// Runs the command; the exit status is what the caller hands to the system.
-pub fn run() -> Exit {
+pub fn run() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(e) => {
             // --help and --version are no errors; nobody can be told if printing fails.
             let _ = e.print();
-            return if e.use_stderr() { Exit::Usage } else { Exit::Success };
+            return if e.use_stderr() { Exit::Usage } else { Exit::Success }.into();
         }
     };
     let (path, done) = match args.command {
@@ -45,6 +46,7 @@ pub fn run() -> Exit {
             Err(e) => ("info".into(), Err(e)),
         },
         Some(Command::Log(log)) => (log.vmcore.clone(), print_log(&log)),
+        Some(Command::Mount(args)) => return ExitCode::from(mount::mount(args)),
         None => {
             let vmcore = args.cut.vmcore.clone().unwrap_or_default();
             match args.cut.settle() {
@@ -55,11 +57,14 @@ pub fn run() -> Exit {
     };
     match done {
         Ok(()) => Exit::Success,
-        Err(e) => {
-            complain(&format!("xdump-cut: {}: {e}", path.display()));
-            Exit::from(e.kind())
-        }
+        Err(e) => failed(&path, &e),
     }
+    .into()
+}
+
+fn failed(path: &Path, e: &Error) -> Exit {
+    complain(&format!("xdump-cut: {}: {e}", path.display()));
+    Exit::from(e.kind())
 }
 
 fn cut_out(args: &Cut) -> Result<()> {
@@ -104,7 +109,12 @@ fn cut_out(args: &Cut) -> Result<()> {
     let progress = progress::choose(args.quiet);
     // The input first: a wrong file should not cost a look at the output.
     progress.stage("opening", None);
-    let how = OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone(), threads: options.threads };
+    let how = OpenOptions {
+        no_mmap: args.no_mmap,
+        tmp_dir: args.tmp_dir.clone(),
+        threads: options.threads,
+        ..OpenOptions::default()
+    };
     let source = source::open_all(&args.inputs(), &how)?;
     if args.dry_run {
         let all = cut::dry_run(&*source, &options, args.all_domains, &*progress);
@@ -132,11 +142,7 @@ fn cut_all(args: &Cut, options: &Options, source: &dyn ReadAt, progress: &dyn Di
     };
     let output = |id: u16, name: Option<&str>| {
         std::fs::create_dir_all(folder).map_err(|e| Error::write(folder.display().to_string(), e))?;
-        let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
-        let name: String = name.map(|n| format!("-{n}").chars().map(plain).collect()).unwrap_or_default();
-        // The one domain of xl dump-core has no number.
-        let number = if id == UNKNOWN_ID { String::new() } else { id.to_string() };
-        let path = folder.join(format!("dom{number}{name}.{suffix}"));
+        let path = folder.join(format!("{}.{suffix}", cut::file_name(id, name)));
         outputs::one(args, &path, options.format)
     };
     let all = cut::cut_all(source, options, &output, progress);
@@ -203,7 +209,7 @@ fn tell_report(args: &Cut, report: &Report) -> Result<()> {
 }
 
 fn print_info(args: &InfoArgs, vmcore: &Path, map: &MapTo) -> Result<()> {
-    let options = OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone(), threads: 0 };
+    let options = OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone(), ..OpenOptions::default() };
     let inputs: Vec<&Path> = std::iter::once(vmcore).chain(args.more.iter().map(|p| p.as_path())).collect();
     let source = source::open_all(&inputs, &options)?;
     let syms = args.xen_syms.as_deref().map(XenSyms::open).transpose()?;
@@ -244,7 +250,7 @@ fn print_info(args: &InfoArgs, vmcore: &Path, map: &MapTo) -> Result<()> {
 }
 
 fn print_log(args: &LogArgs) -> Result<()> {
-    let options = OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone(), threads: 0 };
+    let options = OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone(), ..OpenOptions::default() };
     let inputs: Vec<&Path> = std::iter::once(&args.vmcore).chain(&args.more).map(|p| p.as_path()).collect();
     let source = source::open_all(&inputs, &options)?;
     let whose = if args.xen { Whose::Xen } else { Whose::Domain(args.domain.clone().unwrap_or_default()) };

@@ -1,9 +1,11 @@
 //! The whole way: a dump in, a domain's dump out, a report of what happened.
 
 mod prepare;
+mod show;
 mod verify;
 
 pub use prepare::Prepared;
+pub use show::{Shown, file_name, show};
 
 use crate::error::{Absence, Error, Kind, Result};
 use crate::linux::{own_list, toolstack};
@@ -123,7 +125,7 @@ fn with_input<T>(
 }
 
 /// A dump, and what is to be done with it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Input<'a> {
     core: &'a Vmcore,
     mem: &'a MachineMemory<'a>,
@@ -207,6 +209,7 @@ impl<'a> Input<'a> {
 }
 
 /// Cuts domains of one host.
+#[derive(Debug)]
 struct Cutter<'a> {
     host: &'a Host<'a>,
     input: Input<'a>,

@@ -8,13 +8,11 @@ use super::holes::Holes;
 use super::storage::{History, ReadAt};
 use super::unpack::is_skippable;
 use crate::bytes::u32_at;
+use crate::cache::Cache;
 use crate::units::FileOffset;
-use cache::Cache;
 use std::io;
 use std::sync::Arc;
 use zstd::zstd_safe;
-
-mod cache;
 
 /// The largest frame that is worth it: all of it is unpacked for any byte. Files of larger ones are unpacked as a whole, by
 /// all threads.
@@ -34,16 +32,17 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    /// Gives the file back if it cannot be read in place.
-    pub(super) fn open(source: Box<dyn ReadAt>) -> Result<Self, Box<dyn ReadAt>> {
+    /// Gives the file back if it cannot be read in place. So many bytes are kept.
+    pub(super) fn open(source: Box<dyn ReadAt>, cache: u64) -> Result<Self, Box<dyn ReadAt>> {
         let Some(starts) = table(&*source).or_else(|| scan(&*source)) else { return Err(source) };
         let mut history = source.history().clone();
         history.layers.push(format!("zstd, {} frames read in place", starts.len() - 1));
-        Ok(Self { source, starts, cache: Cache::default(), history })
+        Ok(Self { source, starts, cache: Cache::new(cache), history })
     }
 
     fn frame(&self, number: usize) -> io::Result<Arc<Vec<u8>>> {
-        self.cache.get(number, || self.unpack(number))
+        let size = self.starts.get(number..number + 2).and_then(plain_size).unwrap_or(0);
+        self.cache.get(number as u64, size as usize, || self.unpack(number))
     }
 
     fn unpack(&self, number: usize) -> io::Result<Vec<u8>> {

@@ -88,13 +88,23 @@ fn read_files(source: &dyn ReadAt) -> Result<(Vmcore, MachineMemory<'_>)> {
     Ok((core, MachineMemory::new(source, segments).with_losses(about)))
 }
 
+/// Whether all of the storage is one ELF file.
+pub(crate) fn is_elf(source: &dyn ReadAt) -> bool {
+    let mut magic = [0; 4];
+    let read = source.read_exact_at(Default::default(), &mut magic);
+    source.parts().is_empty() && read.is_ok() && magic == *goblin::elf::header::ELFMAG
+}
+
 fn is_kdump(source: &dyn ReadAt) -> bool {
     let mut magic = [0; 8];
     source.read_exact_at(Default::default(), &mut magic).is_ok() && magic == *kdump::SIGNATURE
 }
 
+/// Unpacked bytes that are kept.
+const CACHE: u64 = 256 << 20;
+
 /// How to open the input.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct OpenOptions {
     /// Positioned reads instead of a mapping.
     pub no_mmap: bool,
@@ -102,6 +112,14 @@ pub struct OpenOptions {
     pub tmp_dir: Option<PathBuf>,
     /// Threads that unpack; 0 for as many as there are processors.
     pub threads: usize,
+    /// Bytes, at most, that are kept of a compressed file that is read in place.
+    pub cache: u64,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { no_mmap: false, tmp_dir: None, threads: 0, cache: CACHE }
+    }
 }
 
 /// Opens a dump for reading; `-` is standard input, which is a file as any other if it is one. What it is, is found out by content. A plain file is mapped, or read
@@ -141,7 +159,7 @@ fn open_file(file: File, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
         source = match Kind::of_storage(&*source)? {
             Kind::Plain => return Ok(source),
             Kind::Flat => flat::Flat::open(source, options)?,
-            Kind::Zstd => match frames::Frames::open(source) {
+            Kind::Zstd => match frames::Frames::open(source, options.cache) {
                 Ok(frames) => Box::new(frames),
                 Err(source) => return Packed::of(&*source, options).spool(options),
             },

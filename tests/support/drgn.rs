@@ -2,11 +2,12 @@
 
 use super::cut::{Shape, cut};
 use super::fixtures::Fixture;
-use super::tools::{run, tool};
+use super::tools::{run, scratch, tool};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -56,7 +57,8 @@ pub(crate) fn facts(fixture: &Fixture, shape: Shape) -> Arc<Facts> {
 
 /// drgn's view of any output.
 pub(crate) fn ask(fixture: &Fixture, dump: &Path) -> Facts {
-    let script = dump.with_file_name(format!("{}.py", dump.file_name().unwrap().to_string_lossy()));
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let script = scratch().join(format!("drgn-{}.py", COUNT.fetch_add(1, Ordering::Relaxed)));
     std::fs::write(&script, include_str!("drgn_facts.py")).unwrap();
     let mut command = Command::new(tool("drgn"));
     // --no-default-symbols: nothing of the machine's own, and no search of the network
