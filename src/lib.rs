@@ -123,7 +123,7 @@
 //! **Digest** ([`pipeline::digest`]): a checksum of what readers see, the same for all formats.
 //!
 //! **XDUMPCUT note**: lines `KEY=value` of what was cut and altered, and, in the native layout, of all that one format's
-//! headers have and another's have not ([`recut::told`]), so that a cut can be written in another format.
+//! headers have and another's have not ([`mod@recut::told`]), so that a cut can be written in another format.
 //!
 //! # The two layouts
 //!

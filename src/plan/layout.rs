@@ -105,7 +105,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Of these pages those that are not excluded, each as the machine had it.
-    fn as_it_is(layout: Layout, runs: Vec<Run>, excluded: Excluded, level: Level) -> Self {
+    pub(super) fn as_it_is(layout: Layout, runs: Vec<Run>, excluded: Excluded, level: Level) -> Self {
         let stay = |r: &Run| r.len - excluded.pages.count_range(r.pfn.0, r.len);
         let pages = runs.iter().map(stay).sum();
         Self {

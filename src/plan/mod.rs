@@ -118,21 +118,7 @@ impl<'a> Plan<'a> {
 
     /// The plan of a cut that is written once more: nothing moves and nothing is altered. `runs` have what is left out, too.
     pub fn again(runs: Vec<Run>, excluded: Excluded, level: Level) -> Self {
-        let pages = runs.iter().map(|r| r.len - excluded.pages.count_range(r.pfn.0, r.len)).sum();
-        Self {
-            layout: Layout::Native,
-            runs,
-            absent: BTreeMap::new(),
-            excluded,
-            extra: Vec::new(),
-            own: Own::default(),
-            rewriter: None,
-            tally: Tally::default(),
-            patches: Vec::new(),
-            tables: Vec::new(),
-            level,
-            pages,
-        }
+        Self::as_it_is(Layout::Native, runs, excluded, level)
     }
 
     /// Adds the clearing of marks; says which are not in the domain's own memory.

@@ -1,6 +1,6 @@
 //! A cut as input: written in another format, with the same pages and notes. There is no Xen in it and nothing to decide:
 //! pages stand at their PFNs already, and what one format's headers have and another's have not, the XDUMPCUT note tells
-//! ([`told`]). So a cut in one format, cut again into another, is the file that the full dump would have been cut into.
+//! ([`mod@told`]). So a cut in one format, cut again into another, is the file that the full dump would have been cut into.
 
 mod about;
 mod kernel;

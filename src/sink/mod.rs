@@ -12,7 +12,9 @@ pub use output::{Mode, Output};
 use crate::error::{Absence, Error, Result};
 use crate::options::Format;
 use crate::pipeline::Progress;
+use crate::pipeline::find::Found;
 use crate::pipeline::walk::Walker;
+use crate::plan::Plan;
 use elf::Window;
 use notes::NoteBlob;
 use std::collections::BTreeMap;
@@ -52,6 +54,18 @@ pub struct Written {
 }
 
 impl Written {
+    /// What an ELF file has that has all of what was found.
+    fn all(plan: &Plan<'_>, found: &Found) -> Self {
+        let stored = found.data.count();
+        Self {
+            stored,
+            zero: plan.pages() - stored - found.lost.count(),
+            lost: found.reasons.clone(),
+            digest: found.digest.clone(),
+            ..Self::default()
+        }
+    }
+
     /// All pages that could not be had.
     pub fn lost(&self) -> u64 {
         self.lost.values().sum()

@@ -40,21 +40,14 @@ pub fn write(
     progress: &dyn Progress,
 ) -> Result<Written> {
     let plan = walker.plan();
-    let mut found = find_data(walker, facts.notes.digest.is_some(), pool, progress)?;
-    let kept = found.data.count();
+    let found = find_data(walker, facts.notes.digest.is_some(), pool, progress)?;
     let layout = lay_out(walker, facts, &found);
     let view = View::new(walker, layout);
     let frames = view.len().div_ceil(FRAME);
     if frames > MOST_FRAMES {
         return Err(Error::Usage(format!("{} bytes are too many for the table of seekable zstd", view.len())));
     }
-    let mut written = Written {
-        stored: kept,
-        zero: plan.pages() - kept - found.lost.count(),
-        lost: std::mem::take(&mut found.reasons),
-        digest: found.digest.take(),
-        ..Written::default()
-    };
+    let mut written = Written::all(plan, &found);
     progress.stage("writing frames", Some(plan.pages()));
     let idle = Mutex::new(Vec::new());
     let pack = |n: u64| pack(&view, n, level, &idle);

@@ -44,17 +44,9 @@ pub fn write(
     progress: &dyn Progress,
 ) -> Result<Written> {
     let plan = walker.plan();
-    let mut found = find_data(walker, facts.notes.digest.is_some(), pool, progress)?;
-    let kept = found.data.count();
+    let found = find_data(walker, facts.notes.digest.is_some(), pool, progress)?;
     let layout = lay_out(walker, facts, &found);
-    let written = Written {
-        stored: kept,
-        zero: plan.pages() - kept - found.lost.count(),
-        bytes: layout.bytes,
-        digest: found.digest.take(),
-        lost: std::mem::take(&mut found.reasons),
-        incomplete: None,
-    };
+    let written = Written { bytes: layout.bytes, ..Written::all(plan, &found) };
     progress.stage("writing pages", Some(plan.pages()));
     if out.mode() != Mode::Positions {
         stream(walker, layout, out, pool, progress)?;
