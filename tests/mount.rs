@@ -28,7 +28,10 @@ fn program() -> Command {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let helper = std::env::split_paths(&path).any(|dir| dir.join("fusermount3").exists());
     assert!(rustix::process::geteuid().is_root() || helper, "{fuse}");
-    Command::new(env!("CARGO_BIN_EXE_xdump-cut"))
+    // Signals that whoever started the tests ignores, as nohup does, would be ignored on.
+    let mut command = Command::new("env");
+    command.arg("--default-signal").arg(env!("CARGO_BIN_EXE_xdump-cut"));
+    command
 }
 
 fn new_name(what: &str) -> PathBuf {
