@@ -107,6 +107,14 @@ pub enum Error {
         /// What could not be done without them.
         source: Box<Error>,
     },
+    /// A log that was to be saved.
+    #[error("{what}: {source}")]
+    Log {
+        /// Which.
+        what: &'static str,
+        /// Why it could not be.
+        source: Box<Error>,
+    },
     /// One of several input files.
     #[error("{path}: {source}")]
     Part {
@@ -131,7 +139,10 @@ pub enum Error {
         /// One of the errors: one that may pass, if there is one.
         last: Box<Error>,
     },
-    /// The output ends early, since there was no room for more of it.
+    /// Somebody wanted the work to end before it was done.
+    #[error("stopped: {0}")]
+    Stopped(String),
+    /// The output ends early: there was no room for more of it, or no time.
     #[error("the output is incomplete: {0}")]
     Incomplete(String),
     /// The output, read again, is not what was written.
@@ -163,18 +174,26 @@ impl Error {
                 Kind::BadInput
             }
             Self::Read { .. } | Self::Write { .. } | Self::Mount { .. } => Kind::Trouble,
-            Self::Incomplete(_) | Self::Unverified(_) => Kind::Trouble,
-            Self::OfDamaged { source, .. } | Self::Part { source, .. } => source.kind(),
+            Self::Incomplete(_) | Self::Stopped(_) | Self::Unverified(_) => Kind::Trouble,
+            Self::OfDamaged { source, .. } | Self::Part { source, .. } | Self::Log { source, .. } => source.kind(),
             Self::Partly { last, .. } => last.kind(),
             Self::OutputExists(_) | Self::Usage(_) => Kind::Usage,
             _ => Kind::BadInput,
         }
     }
 
-    /// Whether a disk, a quota or a limit is full.
-    pub fn is_full(&self) -> bool {
+    /// Whether it ends the writing where what there is so far is worth having: a disk, a quota or a limit is full, the disk
+    /// fails, or the work was stopped.
+    pub fn ends_early(&self) -> bool {
         use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-        matches!(self, Self::Write { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge))
+        match self {
+            Self::Stopped(_) => true,
+            Self::Write { source, .. } => {
+                matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+                    || source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+            }
+            _ => false,
+        }
     }
 
     /// Says what is damaged in the dump, if anything is and that can be the reason.
@@ -186,6 +205,10 @@ impl Error {
             }
             _ => self,
         }
+    }
+
+    pub(crate) fn of_log(self, what: &'static str) -> Self {
+        Self::Log { what, source: Box::new(self) }
     }
 
     pub(crate) fn of_part(self, path: &std::path::Path) -> Self {

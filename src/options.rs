@@ -125,6 +125,8 @@ pub struct Options {
     pub verify: bool,
     /// Worker threads; 0 takes one per CPU that this process may use.
     pub threads: usize,
+    /// Bytes of memory that the work should take at most, if there is a limit.
+    pub memory: Option<u64>,
 }
 
 impl Default for Options {
@@ -144,6 +146,7 @@ impl Default for Options {
             digest: false,
             verify: false,
             threads: 0,
+            memory: None,
         }
     }
 }

@@ -3,10 +3,12 @@
 use crate::error::Error;
 use crate::options::Which;
 use crate::pipeline::codec::Codec;
+use crate::pipeline::crew::LEAST_MEMORY;
 use crate::plan::level::Level;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Cut a domain out of a full Xen system dump, as a dump that crash, drgn and gdb open.
 ///
@@ -60,12 +62,12 @@ pub enum Command {
 #[derive(Clone, Debug, clap::Args)]
 pub struct Cut {
     /// The dump: ELF or kdump-compressed, flattened or not, or a file of xl dump-core; within zstd, gzip, xz, lz4 or bzip2 or
-    /// not; a file, a block device, or - for standard input.
+    /// not; a file, a block device, /proc/vmcore, or - for standard input.
     #[arg(required = true)]
     pub vmcore: Option<PathBuf>,
     /// The file to write, or with --all-domains the folder; - is standard output, flattened. A file is written as
     /// OUT.incomplete, synced and renamed.
-    #[arg(required_unless_present_any = ["split", "dry_run", "flatten"])]
+    #[arg(required_unless_present_any = ["split", "dry_run", "flatten", "dump_dmesg"])]
     pub out: Option<PathBuf>,
     /// With --split: the further parts stand between VMCORE and OUT.
     #[arg(hide = true, requires = "split")]
@@ -163,9 +165,16 @@ pub struct Cut {
     /// No progress and no report; warnings still go to standard error.
     #[arg(short, long)]
     pub quiet: bool,
-    /// Worker threads. The output is the same for any number. The default is one per CPU.
+    /// Worker threads. The output is the same for any number. The default is one per CPU that may be used, by affinity and by
+    /// the cgroup's quota.
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
+    /// Logs that are saved first.
+    #[command(flatten)]
+    pub logs: Logs,
+    /// What the work may take.
+    #[command(flatten)]
+    pub limits: Limits,
     /// Read the dump instead of mapping it: slower, but a dump that shrinks or fails while it is read gives an error and
     /// not a SIGBUS.
     #[arg(long)]
@@ -173,6 +182,33 @@ pub struct Cut {
     /// Where a dump is unpacked that cannot be read in place: a compressed one, or a pipe. The default is TMPDIR, or /tmp.
     #[arg(long, value_name = "DIR")]
     pub tmp_dir: Option<PathBuf>,
+}
+
+/// Logs to be saved before the cut.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Logs {
+    /// Save the domain's kernel log in FILE before anything else, as `xdump-cut log` prints it. Where that fails there is a
+    /// warning, and the cut is made all the same. With two names in all, as in makedumpfile's --dump-dmesg VMCORE FILE, the log
+    /// is all that is written.
+    #[arg(long, value_name = "FILE")]
+    pub dump_dmesg: Option<PathBuf>,
+    /// Save Xen's console ring in FILE, likewise.
+    #[arg(long, value_name = "FILE")]
+    pub dump_xen_dmesg: Option<PathBuf>,
+}
+
+/// What the work may take.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct Limits {
+    /// Take SIZE bytes of memory at most (or with K, M, G, T behind it; 16M is the least): fewer threads, fewer pages in hand,
+    /// and the dump mapped in small windows. What is known of each of the domain's pages, two bits and more, has to fit;
+    /// there is a warning if it does not. The default is no limit; for /proc/vmcore it is a quarter of MemAvailable.
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    pub memory: Option<u64>,
+    /// Stop writing after so long, counted from the start: seconds, or with s, m or h behind it. What was written by then is left
+    /// as with -L. SIGTERM, SIGINT and SIGHUP end a cut in the same way, and a second one at once.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
 }
 
 /// How pages are compressed; at most one of these.
@@ -359,6 +395,26 @@ fn size(s: &str) -> Result<u64, String> {
     bytes.filter(|n| *n > 0).ok_or_else(|| "a number of bytes, or with K, M, G or T behind it".into())
 }
 
+/// A size that a cut can be held to.
+fn memory(s: &str) -> Result<u64, String> {
+    let least = format!("{}M at least", LEAST_MEMORY >> 20);
+    size(s).and_then(|n| if n < LEAST_MEMORY { Err(least) } else { Ok(n) })
+}
+
+/// Seconds, or with s, m or h behind the number.
+fn duration(s: &str) -> Result<Duration, String> {
+    let (number, unit) = match s.char_indices().last() {
+        Some((at, 's')) => (s.get(..at), 1),
+        Some((at, 'm')) => (s.get(..at), 60),
+        Some((at, 'h')) => (s.get(..at), 3600),
+        _ => (Some(s), 1),
+    };
+    let seconds = number.and_then(|n| n.parse::<u64>().ok()).and_then(|n| n.checked_mul(unit));
+    let most = u64::from(u32::MAX);
+    let seconds = seconds.filter(|n| (1..=most).contains(n));
+    seconds.map(Duration::from_secs).ok_or_else(|| "a number of seconds, or with s, m or h behind it".into())
+}
+
 /// The pool would take 0 for its own choice, and start any number.
 fn threads(s: &str) -> Result<usize, String> {
     s.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "a number from 1 to 1024".into())
@@ -391,6 +447,12 @@ impl Cut {
         if self.flatten && !parts_in && names.len() == 1 {
             names.push("-".into());
         }
+        // As makedumpfile --dump-dmesg, whose first name is the dump's.
+        if names.len() == 1 && !self.dry_run && !parts_in && let Some(vmcore) = self.logs.dump_dmesg.take() {
+            self.logs.dump_dmesg = names.pop();
+            self.vmcore = Some(vmcore);
+            return Ok(self);
+        }
         let wanted = !self.dry_run || parts_in || names.len() > 1;
         self.out = if wanted { names.pop().filter(|_| !names.is_empty()) } else { None };
         if wanted && self.out.is_none() {
@@ -414,65 +476,4 @@ impl Cut {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_definition_holds_together() {
-        Args::command().debug_assert();
-    }
-
-    #[test]
-    fn a_cut_needs_both_names_and_info_one() {
-        let parse = |line: &str| Args::try_parse_from(line.split(' '));
-        assert!(parse("xdump-cut a b").is_ok());
-        assert!(parse("xdump-cut a").is_err());
-        assert!(parse("xdump-cut info a").is_ok_and(|a| a.command.is_some()));
-        assert!(parse("xdump-cut info a b").is_err() && parse("xdump-cut a b c").is_err());
-        assert!(parse("xdump-cut info --split a b").is_ok());
-        let cut = parse("xdump-cut --split a b c d").unwrap().cut.settle().unwrap();
-        assert_eq!(cut.inputs(), ["a", "b", "c"].map(Path::new));
-        assert_eq!(cut.out.as_deref(), Some(Path::new("d")));
-        for line in ["xdump-cut a b --split 3", "xdump-cut --split 3 a b"] {
-            let cut = parse(line).unwrap().cut.settle().unwrap();
-            assert_eq!(
-                (cut.inputs(), cut.out.as_deref(), cut.parts()),
-                (vec![Path::new("a")], Some(Path::new("b")), Some(3))
-            );
-        }
-        let cut = parse("xdump-cut --split a b").unwrap().cut.settle().unwrap();
-        assert_eq!((cut.inputs(), cut.out.as_deref()), (vec![Path::new("a")], Some(Path::new("b"))));
-        assert!(parse("xdump-cut --split a").is_err());
-        let cut = parse("xdump-cut -F a").unwrap().cut.settle().unwrap();
-        assert_eq!((cut.inputs(), cut.out.as_deref()), (vec![Path::new("a")], Some(Path::new("-"))));
-        for line in ["-F --dry-run a", "--dry-run --split 3 a", "--dry-run a"] {
-            let cut = parse(&format!("xdump-cut {line}")).unwrap().cut.settle().unwrap();
-            assert_eq!(cut.inputs(), [Path::new("a")], "{line}");
-        }
-        assert!(parse("xdump-cut --split 300 a b").unwrap().cut.settle().is_err());
-        assert!(parse("xdump-cut mount a b").is_ok() && parse("xdump-cut mount a -- b {}").is_ok());
-        assert!(parse("xdump-cut mount a").is_err() && parse("xdump-cut mount a b c").is_err());
-        assert!(parse("xdump-cut mount --split a b c").is_ok() && parse("xdump-cut mount a b --domain 3").is_err());
-        assert!(parse("xdump-cut mount --domain 3 --cache 9M a -- b --domain {}").is_ok());
-        assert!(parse("xdump-cut log a --domain 3 --raw").is_ok_and(|a| a.command.is_some()));
-        assert!(parse("xdump-cut log a --domain 3 --xen").is_err());
-        let codec = |options: &str| parse(&format!("xdump-cut {options} a b")).ok()?.cut.compression.codec();
-        for (short, long) in [("-z", "zstd"), ("-c", "zlib"), ("-l", "lzo"), ("-p", "snappy")] {
-            assert_eq!(codec(short), long.parse().ok());
-            assert_eq!(codec(&format!("--compress={long}")), long.parse().ok());
-            for other in ["-E", "--compress=none", "-zc", "-lp"] {
-                assert!(parse(&format!("xdump-cut {short} {other} a b")).is_err(), "{short} {other}");
-            }
-            assert!(parse(&format!("xdump-cut -E --compress={long} a b")).is_err());
-        }
-        assert!(parse("xdump-cut -d 31 a b").is_ok_and(|a| a.cut.level == Some(Level::MOST)));
-        assert!(parse("xdump-cut -d 32 a b").is_err());
-        assert!(parse("xdump-cut -d 1 --exclude free a b").is_err());
-        assert!(parse("xdump-cut --threads 0 a b").is_err());
-        assert!(parse("xdump-cut -L 3M a b").is_ok_and(|a| a.cut.limit == Some(3 << 20)));
-        assert!(parse("xdump-cut -L 99999999999T a b").is_err() && parse("xdump-cut -L 0 a b").is_err());
-        assert!(parse("xdump-cut --layout machine --keep-xen a b").is_ok_and(|a| a.cut.keep_xen));
-        assert!(parse("xdump-cut --layout mfn a b").is_err());
-    }
-}
+mod tests;

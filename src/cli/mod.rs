@@ -4,8 +4,11 @@ pub mod args;
 pub mod exit;
 pub mod map;
 mod mount;
+mod logs;
+mod memory;
 mod outputs;
 mod progress;
+mod stop;
 
 use crate::cut;
 use crate::error::{Error, Kind, Result};
@@ -29,6 +32,8 @@ use progress::Display;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
+use stop::Stop;
 
 /// Runs the command; the exit status is what the caller hands to the system.
 pub fn run() -> ExitCode {
@@ -105,28 +110,40 @@ fn cut_out(args: &Cut) -> Result<()> {
         digest: args.digest,
         verify: args.verify,
         threads: args.threads.unwrap_or(0),
+        memory: args.limits.memory.or_else(|| memory::default_limit(&args.inputs())),
     };
-    let progress = progress::choose(args.quiet);
+    let display = progress::choose(args.quiet);
+    let started = Instant::now();
     // The input first: a wrong file should not cost a look at the output.
-    progress.stage("opening", None);
+    display.stage("opening", None);
     let how = OpenOptions {
         no_mmap: args.no_mmap,
         tmp_dir: args.tmp_dir.clone(),
         threads: options.threads,
+        memory: options.memory,
         ..OpenOptions::default()
     };
     let source = source::open_all(&args.inputs(), &how)?;
+    let progress = Stop::watch(&*display, started, args.limits.timeout);
+    let saved = logs::save(args, &*source, &options, &progress);
+    if args.out.is_none() && !args.dry_run {
+        progress.finish();
+        return saved;
+    }
+    if let Err(e) = saved {
+        warn(args, &e);
+    }
     if args.dry_run {
-        let all = cut::dry_run(&*source, &options, args.all_domains, &*progress);
+        let all = cut::dry_run(&*source, &options, args.all_domains, &progress);
         progress.finish();
         return tell_all(args, all?);
     }
     let Some(out) = &args.out else { return Ok(()) };
     if args.all_domains {
-        return cut_all(args, &options, &*source, &*progress);
+        return cut_all(args, &options, &*source, &progress);
     }
     let outs = outputs::open(args, out, &options)?;
-    let report = cut::cut_split(&*source, &options, outs, &*progress);
+    let report = cut::cut_split(&*source, &options, outs, &progress);
     progress.finish();
     tell(args, &report?)
 }
@@ -271,6 +288,11 @@ fn print_log(args: &LogArgs) -> Result<()> {
             Ok(())
         }
     }
+}
+
+fn warn(args: &Cut, what: &dyn std::fmt::Display) {
+    let name = args.vmcore.as_deref().unwrap_or(Path::new("")).display();
+    complain(&format!("xdump-cut: {name}: warning: {what}"));
 }
 
 fn json(value: &impl serde::Serialize) -> String {

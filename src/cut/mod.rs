@@ -13,6 +13,7 @@ use crate::options::{ELF_ZST_LEVEL, Format, Options};
 use crate::pick;
 use crate::pipeline::Progress;
 use crate::pipeline::codec::Codec;
+use crate::pipeline::crew::Crew;
 use crate::pipeline::estimate::estimate;
 use crate::pipeline::walk::Walker;
 use crate::recut::{self, Recut};
@@ -113,14 +114,13 @@ fn with_input<T>(
     progress: &dyn Progress,
     work: impl FnOnce(&Input<'_>) -> Result<T>,
 ) -> Result<T> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
-    let pool = pool.map_err(|e| Error::Usage(format!("{} threads: {e}", options.threads)))?;
+    let crew = Crew::new(options.threads, options.memory)?;
     progress.stage("reading headers and notes", None);
     let (core, mem) = source::read(source)?;
     if options.strict {
         mem.history().must_be_sound()?;
     }
-    let done = work(&Input { core: &core, mem: &mem, options, pool: &pool, progress });
+    let done = work(&Input { core: &core, mem: &mem, options, crew: &crew, progress });
     done.map_err(|e| e.of_damaged(&mem.history().damage))
 }
 
@@ -130,7 +130,7 @@ struct Input<'a> {
     core: &'a Vmcore,
     mem: &'a MachineMemory<'a>,
     options: &'a Options,
-    pool: &'a rayon::ThreadPool,
+    crew: &'a Crew,
     progress: &'a dyn Progress,
 }
 
@@ -166,7 +166,7 @@ impl<'a> Input<'a> {
             Format::ElfZst(level) if !levels.contains(&level) => levels.push(level),
             _ => {}
         }
-        let estimate = estimate(walker, &codecs, &levels, notes as u64, self.pool)?;
+        let estimate = estimate(walker, &codecs, &levels, notes as u64, self.crew)?;
         report.would_be(self.options.format, estimate, machine);
         Ok(())
     }
@@ -181,12 +181,12 @@ impl<'a> Input<'a> {
         machine: Survey,
         check: &dyn Fn(&Written) -> Result<Option<String>>,
     ) -> Result<()> {
-        let Self { options, pool, progress, .. } = self;
+        let Self { options, crew, progress, .. } = self;
         if options.verify && outs.iter().any(|out| out.mode() != Mode::Positions) {
             return Err(Error::Usage("--verify needs an output that can be read again, not a stream".into()));
         }
-        let written = match sink::write(options.format, walker, facts, &outs, pool, progress) {
-            Err(e) if e.is_full() && outs.iter().any(|out| out.mode() == Mode::Flattened) => {
+        let written = match sink::write(options.format, walker, facts, &outs, crew, progress) {
+            Err(e) if e.ends_early() && outs.iter().any(|out| out.mode() == Mode::Flattened) => {
                 let left: Vec<String> = outs.into_iter().filter_map(Output::abandon).collect();
                 let why = || Error::Incomplete(format!("{} is a stream that was cut short: {e}", left.join(", ")));
                 return Err(if left.is_empty() { e } else { why() });
@@ -198,7 +198,7 @@ impl<'a> Input<'a> {
         }
         report.warnings.extend(check(&written)?);
         if options.verify {
-            report.output.verified = Some(verify::verify(walker, facts, &written, &outs, pool, progress)?);
+            report.output.verified = Some(verify::verify(walker, facts, &written, &outs, crew, progress)?);
         }
         let done = finish(outs, &written, progress)?;
         report.written(options.format, written, machine);
@@ -232,13 +232,13 @@ impl Cutter<'_> {
         self.progress.stage("finding the domains' names", None);
         let read = |dom0| {
             let p2m = self.p2m(dom0).ok()?;
-            Some(self.pool.install(|| toolstack::names(self.host.memory(), &p2m)))
+            Some(self.crew.install(|| toolstack::names(self.host.memory(), &p2m)))
         };
         self.host.hardware_domain().and_then(read).unwrap_or_default()
     }
 
     fn machine(&self) -> &Survey {
-        self.machine.get_or_init(|| self.pool.install(|| Survey::take(self.host)))
+        self.machine.get_or_init(|| self.crew.install(|| Survey::take(self.host)))
     }
 
     fn p2m(&self, domain: &Domain) -> Result<P2m> {
@@ -252,7 +252,7 @@ impl Cutter<'_> {
         // A domain that owns nothing has no entry.
         let owned = machine.domains.get(&domain.id).map(|pages| Owned { pages: *pages, exact: machine.exact });
         let help = Help { own: None, owned, inverted: &inverted };
-        self.pool.install(|| own_list::read(self.host, domain, self.options.symbols.as_ref(), &help))
+        self.crew.install(|| own_list::read(self.host, domain, self.options.symbols.as_ref(), &help))
     }
 
     /// What the user gave is of one kernel; where several domains are cut, others do without it, and it is said.

@@ -38,7 +38,7 @@ impl Cutter<'_> {
     /// Decides everything about the cut of a domain, of which this is the P2M, before anything is written.
     pub(super) fn prepare<'d>(&'d self, domain: &'d Domain, p2m: &'d P2m) -> Result<Prepared<'d>> {
         let host = self.host;
-        let Input { options, pool, progress, .. } = self.input;
+        let Input { options, crew, progress, .. } = self.input;
         let layout = options.format.layout(options.layout)?;
         if host.alone().is_some() && layout.is_machine() {
             let why = "the machine layout is for dumps of a whole host; this one is of a domain alone";
@@ -67,10 +67,10 @@ impl Cutter<'_> {
         report.vcpus(&cpus, physical);
 
         progress.stage("finding the kernel", None);
-        let kernel = pool.install(|| Kernel::find(host, domain, p2m));
-        let landmarks = pool.install(|| kernel.as_ref().map(Kernel::landmarks)).unwrap_or_default();
+        let kernel = crew.install(|| Kernel::find(host, domain, p2m));
+        let landmarks = crew.install(|| kernel.as_ref().map(Kernel::landmarks)).unwrap_or_default();
         let given = (options.vmcoreinfo.as_ref(), options.vmlinux.as_deref());
-        let info = |k, given| pool.install(|| vmcoreinfo(k, host, &landmarks, given));
+        let info = |k, given| crew.install(|| vmcoreinfo(k, host, &landmarks, given));
         let info =
             |k| info(k, given).or_else(|e| self.not_this_kernels(e, &mut report).and_then(|()| info(k, (None, None))));
         let found = kernel.as_ref().map(info).transpose()?;
@@ -85,14 +85,14 @@ impl Cutter<'_> {
         progress.stage("reading struct pages", None);
         let known =
             Known { kernel: kernel.as_ref(), found: found.as_ref(), names: names.as_ref(), landmarks: &landmarks };
-        let choice = pool.install(|| Selection::make(&known, p2m, options.level));
+        let choice = crew.install(|| Selection::make(&known, p2m, options.level));
         report.selection(options.level, &choice);
         if let Some(why) = choice.shortfall(options.level).filter(|_| options.require_level) {
             return Err(Error::Level(format!("level {} cannot be applied in full: {why}", options.level)));
         }
 
         progress.stage("reading page tables", None);
-        let mut plan = pool.install(|| Plan::in_layout(layout, host, domain, p2m, choice));
+        let mut plan = crew.install(|| Plan::in_layout(layout, host, domain, p2m, choice));
         let machine = layout.is_machine();
         if let (Layout::Native, Some(kernel), Some(names)) = (layout, &kernel, &names) {
             let (marks, doubts) = marks::find(kernel, found.as_ref(), names, &landmarks);

@@ -1,7 +1,8 @@
 //! Reading the output again, by the program's own input side, and holding each page against the source.
 
 use crate::error::{Absence, Error, Result};
-use crate::pipeline::Progress;
+use crate::pipeline::crew::Crew;
+use crate::pipeline::{Progress, advance};
 use crate::pipeline::digest::HEX_DIGITS;
 use crate::pipeline::ordered::ordered;
 use crate::pipeline::walk::{Chunk, Piece, Walker, chunks};
@@ -22,7 +23,7 @@ pub(super) fn verify(
     facts: &Facts,
     written: &Written,
     outs: &[Output],
-    pool: &rayon::ThreadPool,
+    crew: &Crew,
     progress: &dyn Progress,
 ) -> Result<u64> {
     progress.stage("verifying", Some(walker.plan().pages()));
@@ -47,14 +48,12 @@ pub(super) fn verify(
     let check = Check { walker, output: &mem, dump_core, incomplete: written.incomplete.is_some() };
     let mut found = 0;
     ordered(
-        pool,
-        (4 * pool.current_num_threads()).max(64),
+        crew,
         chunks(walker.plan()),
         |c| check.chunk(c),
         |pages| {
             found += pages;
-            progress.advance(pages);
-            Ok(())
+            advance(progress, pages)
         },
     )?;
     let expected = written.stored + written.zero;

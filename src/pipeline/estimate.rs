@@ -1,6 +1,7 @@
 //! How large an output would be: a sample of its pages, compressed in every way.
 
 use super::codec::Codec;
+use super::crew::Crew;
 use super::walk::{Chunk, Piece, Walker, chunks};
 use crate::error::{Error, Result};
 use crate::units::{PAGE_BYTES, PAGE_SIZE};
@@ -57,7 +58,7 @@ pub fn estimate(
     codecs: &[Codec],
     levels: &[i32],
     notes: u64,
-    pool: &rayon::ThreadPool,
+    crew: &Crew,
 ) -> Result<Estimate> {
     let plan = walker.plan();
     let total = plan.pages().div_ceil(super::walk::CHUNK);
@@ -73,7 +74,7 @@ pub fn estimate(
             hit.then(|| if total > FEW { chunk.part(skip.min(chunk.pages.saturating_sub(SPAN)), SPAN) } else { chunk })
         })
         .collect();
-    let sums = pool.install(|| {
+    let sums = crew.install(|| {
         let each = |spans: &[Chunk]| look(walker, spans, codecs, levels);
         spans.par_chunks(TOGETHER).map(each).try_reduce(Sums::default, |a, b| Ok(a.plus(&b)))
     })?;

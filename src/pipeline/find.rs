@@ -1,7 +1,8 @@
 //! A pass over the pages before they are written, for formats that must know first: which of them the file will store.
 
-use super::Progress;
+use super::{Progress, advance};
 use super::digest::{Digest, Leaves};
+use super::crew::Crew;
 use super::ordered::ordered;
 use super::walk::{CHUNK, Chunk, Piece, Walker, chunks};
 use crate::bitmap::Bitmap;
@@ -47,7 +48,7 @@ struct Part {
 pub fn find_data(
     walker: &Walker<'_>,
     digest: bool,
-    pool: &rayon::ThreadPool,
+    crew: &Crew,
     progress: &dyn Progress,
 ) -> Result<Found> {
     let plan = walker.plan();
@@ -84,13 +85,12 @@ pub fn find_data(
             }
             Ok(())
         })?;
-        progress.advance(chunk.pages);
+        advance(progress, chunk.pages)?;
         Ok(part)
     };
     let (mut data, mut lost, mut reasons) = (Vec::new(), Vec::new(), BTreeMap::new());
     let mut all = digest.then(Digest::default);
-    let window = (4 * pool.current_num_threads()).max(64);
-    ordered(pool, window, chunks(plan), examine, |part: Part| {
+    ordered(crew, chunks(plan), examine, |part: Part| {
         data.extend(part.data);
         lost.extend(part.lost);
         part.reasons.into_iter().for_each(|(why, n)| *reasons.entry(why).or_default() += n);

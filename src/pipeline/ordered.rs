@@ -1,26 +1,26 @@
 //! Work in parallel, results in order, with a bounded number in flight.
 
+use super::crew::Crew;
 use crate::error::{Error, Result};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 
-/// Runs `work` on each item in `pool` and hands the results to `sink` on the calling thread, in the order of the items.
+/// Runs `work` on each item with the threads of `crew` and hands the results to `sink` on the calling thread, in the order of the items.
 ///
-/// At most `window` items are worked on or wait; a slow sink holds the workers back, not memory up. The caller is no
+/// At most [`Crew::window`] items are worked on or wait; a slow sink holds the workers back, not memory up. The caller is no
 /// worker, so a pool of one thread cannot block itself. The first error, of `work` or of `sink`, ends it all.
 ///
 /// # Errors
 /// That first error.
 pub fn ordered<T: Send, U: Send>(
-    pool: &rayon::ThreadPool,
-    window: usize,
+    crew: &Crew,
     items: impl IntoIterator<Item = T>,
     work: impl Fn(T) -> Result<U> + Sync,
     mut sink: impl FnMut(U) -> Result<()>,
 ) -> Result<()> {
-    let (work, stop) = (&work, &AtomicBool::new(false));
-    pool.in_place_scope_fifo(|scope| {
+    let (work, stop, window) = (&work, &AtomicBool::new(false), crew.window());
+    crew.pool().in_place_scope_fifo(|scope| {
         let mut in_flight: VecDeque<Receiver<Result<U>>> = VecDeque::with_capacity(window);
         let mut drain = |queue: &mut VecDeque<Receiver<Result<U>>>, down_to: usize| {
             while queue.len() > down_to {
@@ -54,8 +54,8 @@ pub fn ordered<T: Send, U: Send>(
 mod tests {
     use super::*;
 
-    fn pool(threads: usize) -> rayon::ThreadPool {
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
+    fn crew(threads: usize) -> Crew {
+        Crew::new(threads, Some(20 << 20)).unwrap()
     }
 
     #[test]
@@ -66,7 +66,7 @@ mod tests {
                 std::thread::sleep(std::time::Duration::from_micros(n * 37 % 100));
                 Ok(n)
             };
-            ordered(&pool(threads), 5, 0..200, work, |n| {
+            ordered(&crew(threads), 0..200, work, |n| {
                 seen.push(n);
                 Ok(())
             })
@@ -79,9 +79,9 @@ mod tests {
     fn errors_of_both_sides_end_it() {
         let fail = |n: u64, at| if n == at { Err(Error::Usage(format!("at {n}"))) } else { Ok(n) };
         for threads in [1, 3] {
-            let worker = ordered(&pool(threads), 4, 0..1000, |n| fail(n, 17), |_| Ok(()));
+            let worker = ordered(&crew(threads), 0..1000, |n| fail(n, 17), |_| Ok(()));
             assert_eq!(worker.unwrap_err().to_string(), "at 17");
-            let sink = ordered(&pool(threads), 4, 0..1000, Ok, |n| fail(n, 23).map(drop));
+            let sink = ordered(&crew(threads), 0..1000, Ok, |n| fail(n, 23).map(drop));
             assert_eq!(sink.unwrap_err().to_string(), "at 23");
         }
     }

@@ -11,7 +11,8 @@ pub use output::{Mode, Output};
 
 use crate::error::{Absence, Error, Result};
 use crate::options::Format;
-use crate::pipeline::Progress;
+use crate::pipeline::crew::Crew;
+use crate::pipeline::{Progress, advance};
 use crate::pipeline::find::Found;
 use crate::pipeline::walk::Walker;
 use crate::plan::Plan;
@@ -82,15 +83,17 @@ pub fn write(
     walker: &Walker<'_>,
     facts: &Facts,
     outs: &[Output],
-    pool: &rayon::ThreadPool,
+    crew: &Crew,
     progress: &dyn Progress,
 ) -> Result<Written> {
+    // Nothing is better than a file without a page.
+    advance(progress, 0)?;
     match (format, outs) {
-        (Format::Kdump(codec), _) => kdump::write(walker, facts, codec, outs, pool, progress),
-        (Format::Elf, [out]) => elf::write(walker, facts, out, pool, progress),
-        (Format::ElfZst(level), [out]) => zst::write(walker, facts, level, out, pool, progress),
+        (Format::Kdump(codec), _) => kdump::write(walker, facts, codec, outs, crew, progress),
+        (Format::Elf, [out]) => elf::write(walker, facts, out, crew, progress),
+        (Format::ElfZst(level), [out]) => zst::write(walker, facts, level, out, crew, progress),
         (Format::XcCore, [out]) => match &facts.core {
-            Some(content) => xc_core::write(walker, content, out, pool, progress),
+            Some(content) => xc_core::write(walker, content, out, crew, progress),
             None => Err(Error::Usage("the xc-core format needs what Xen knows of the domain: the full dump".into())),
         },
         (Format::Elf | Format::ElfZst(_) | Format::XcCore, _) => {

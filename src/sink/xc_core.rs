@@ -18,7 +18,8 @@ use super::notes::{NoteBlob, XDUMPCUT_TYPE};
 use super::{Output, Written};
 use crate::bitmap::Bitmap;
 use crate::error::{Absence, Error, Result};
-use crate::pipeline::Progress;
+use crate::pipeline::crew::Crew;
+use crate::pipeline::{Progress, advance};
 use crate::pipeline::walk::{Chunk, Piece, Walker, chunks};
 use crate::plan::Plan;
 use crate::source::xc_core::{
@@ -216,7 +217,7 @@ pub fn write(
     walker: &Walker<'_>,
     content: &Content,
     out: &Output,
-    pool: &rayon::ThreadPool,
+    crew: &Crew,
     progress: &dyn Progress,
 ) -> Result<Written> {
     let plan = walker.plan();
@@ -232,10 +233,10 @@ pub fn write(
     progress.stage("writing pages", Some(plan.pages()));
     let all: Vec<Chunk> = chunks(plan).collect();
     let pages = Pages { walker, out, start: layout.place(".xen_pages"), lost: Mutex::default() };
-    let zero = pool.install(|| {
+    let zero = crew.install(|| {
         let write = |chunk: &Chunk| {
             let zero = pages.write(*chunk)?;
-            progress.advance(chunk.pages);
+            advance(progress, chunk.pages)?;
             Ok(zero)
         };
         all.par_iter().map(write).try_reduce(|| 0, |a, b| Ok(a + b))

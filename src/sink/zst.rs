@@ -7,7 +7,8 @@
 use super::elf::{View, lay_out};
 use super::{Facts, Output, Written};
 use crate::error::{Error, Result};
-use crate::pipeline::Progress;
+use crate::pipeline::crew::Crew;
+use crate::pipeline::{Progress, advance};
 use crate::pipeline::find::find_data;
 use crate::pipeline::ordered::ordered;
 use crate::pipeline::walk::Walker;
@@ -36,11 +37,11 @@ pub fn write(
     facts: &Facts,
     level: i32,
     out: &Output,
-    pool: &rayon::ThreadPool,
+    crew: &Crew,
     progress: &dyn Progress,
 ) -> Result<Written> {
     let plan = walker.plan();
-    let found = find_data(walker, facts.notes.digest.is_some(), pool, progress)?;
+    let found = find_data(walker, facts.notes.digest.is_some(), crew, progress)?;
     let layout = lay_out(walker, facts, &found);
     let view = View::new(walker, layout);
     let frames = view.len().div_ceil(FRAME);
@@ -54,7 +55,7 @@ pub fn write(
     let mut table: Vec<[u32; 2]> = Vec::new();
     let (mut at, mut told) = (0, 0);
     let limit = out.limit();
-    let result = ordered(pool, (3 * pool.current_num_threads()).max(16), 0..frames, pack, |(plain, packed)| {
+    let result = ordered(crew, 0..frames, pack, |(plain, packed)| {
         // Room for the table, if there is a limit.
         let table_bytes = TABLE + ENTRY * (table.len() as u64 + 1);
         if at + packed.len() as u64 + table_bytes > limit {
@@ -68,17 +69,16 @@ pub fn write(
         at += packed.len() as u64;
         table.push([packed.len() as u32, plain]);
         let upto = (table.len() as u128 * u128::from(plan.pages()) / u128::from(frames)) as u64;
-        progress.advance(upto - told);
-        told = upto;
-        Ok(())
+        let more = upto - std::mem::replace(&mut told, upto);
+        advance(progress, more)
     });
     let mut full = match result {
-        Err(e) if e.is_full() && out.is_new() => Some(e),
+        Err(e) if e.ends_early() && out.is_new() => Some(e),
         other => other.map(|()| None)?,
     };
     // Frames give way to the table, until it fits.
     while let Err(e) = out.set_len(at).and_then(|()| out.write_at(&seek_table(&table), at)) {
-        let Some([packed, _]) = table.pop().filter(|_| e.is_full() && out.is_new()) else { return Err(e) };
+        let Some([packed, _]) = table.pop().filter(|_| e.ends_early() && out.is_new()) else { return Err(e) };
         at -= u64::from(packed);
         full = full.or(Some(e));
     }

@@ -22,8 +22,8 @@ impl Holes {
         &NONE
     }
 
-    /// Asks the file system, but only for a regular file with fewer blocks than its size needs: `/proc/vmcore` and
-    /// devices have no holes, and asking costs a call per range.
+    /// Asks the file system, but only for a regular file with fewer blocks than its size needs: devices have
+    /// no holes, and asking costs a call per range.
     pub(super) fn of(file: &File, meta: &Metadata) -> Self {
         let mut ranges = Vec::new();
         if !meta.is_file() || meta.blocks().saturating_mul(512) >= meta.len() {

@@ -17,6 +17,7 @@ pub mod segments;
 mod set;
 mod storage;
 mod unpack;
+mod windows;
 pub mod xc_core;
 
 pub use container::Container;
@@ -24,6 +25,7 @@ pub use elf::Vmcore;
 pub use machine::MachineMemory;
 pub use set::Set;
 pub use storage::{FileSource, History, MapSource, ReadAt};
+pub use windows::WindowSource;
 
 use crate::error::{Error, Result};
 use kdump::Header;
@@ -114,17 +116,27 @@ pub struct OpenOptions {
     pub threads: usize,
     /// Bytes, at most, that are kept of a compressed file that is read in place.
     pub cache: u64,
+    /// Bytes of memory that the whole program should take, if there is a limit; a quarter of them is for the input.
+    pub memory: Option<u64>,
+}
+
+impl OpenOptions {
+    /// Bytes that a cache of unpacked pages may take.
+    fn cached(&self) -> u64 {
+        self.cache.min(self.memory.map_or(u64::MAX, |m| m / 4))
+    }
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { no_mmap: false, tmp_dir: None, threads: 0, cache: CACHE }
+        Self { no_mmap: false, tmp_dir: None, threads: 0, cache: CACHE, memory: None }
     }
 }
 
 /// Opens a dump for reading; `-` is standard input, which is a file as any other if it is one. What it is, is found out by content. A plain file is mapped, or read
 /// where a mapping is unwanted or refused; a flattened one, and zstd of many small frames, are read in place; all else
-/// goes into an unnamed sparse temporary file first.
+/// goes into an unnamed sparse temporary file first. `/proc/vmcore`, and any file where memory is limited, is mapped in windows
+/// that come and go.
 ///
 /// # Errors
 /// [`Error::Read`] if the file cannot be opened or read, [`Error::Damaged`] for a compressed stream of which nothing can
@@ -159,7 +171,7 @@ fn open_file(file: File, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
         source = match Kind::of_storage(&*source)? {
             Kind::Plain => return Ok(source),
             Kind::Flat => flat::Flat::open(source, options)?,
-            Kind::Zstd => match frames::Frames::open(source, options.cache) {
+            Kind::Zstd => match frames::Frames::open(source, options.cached()) {
                 Ok(frames) => Box::new(frames),
                 Err(source) => return Packed::of(&*source, options).spool(options),
             },

@@ -87,10 +87,10 @@ impl History {
 /// A file read with `pread`.
 #[derive(Debug)]
 pub struct FileSource {
-    file: File,
-    len: u64,
-    holes: Holes,
-    history: History,
+    pub(super) file: File,
+    pub(super) len: u64,
+    pub(super) holes: Holes,
+    pub(super) history: History,
 }
 
 impl FileSource {
@@ -100,7 +100,8 @@ impl FileSource {
     /// [`Error::Read`] if the file cannot be examined.
     pub fn new(file: File) -> Result<Self> {
         let meta = file.metadata().map_err(|e| Error::read("the dump's size", e))?;
-        let holes = Holes::of(&file, &meta);
+        // /proc/vmcore has none, and no blocks either.
+        let holes = if is_of_proc(&file) { Holes::default() } else { Holes::of(&file, &meta) };
         let len = match meta.len() {
             // A device says its size only to those who go to its end; /proc/vmcore says it in its metadata.
             0 if !meta.is_file() => (&file).seek(SeekFrom::End(0)).map_err(|e| Error::read("the device's size", e))?,
@@ -147,34 +148,42 @@ pub struct MapSource {
 
 impl MapSource {
     /// Maps the file; gives it back if the kernel refuses (an empty file, a limit on address space, a file system
-    /// without mappings), or if it is a sparse one on tmpfs. The contract is that of [`super::open`].
+    /// without mappings). The contract is that of [`super::open`].
     #[allow(clippy::result_large_err, reason = "the error is the caller's own file")]
     pub fn new(source: FileSource) -> Result<Self, FileSource> {
         if source.len == 0 {
             return Err(source);
         }
-        // There a hole that is looked at takes memory, and where none is left, SIGBUS.
-        if source.holes.total() > 0 && is_in_memory(&source.file) {
-            return Err(source);
-        }
         // A device's mapping does not know its size.
         let Ok(len) = usize::try_from(source.len) else { return Err(source) };
-        // SAFETY: the mapping is private to this process and never written. Another process that truncates the file
-        // causes SIGBUS, which `open` documents as the caller's contract; one that changes it makes us read other
-        // bytes, and nothing here relies on two reads being equal: every value is checked after it was copied out.
-        #[allow(unsafe_code)]
-        let map = unsafe { memmap2::MmapOptions::new().len(len).map(&source.file) };
-        match map {
+        match map_part(&source.file, 0, len) {
             Ok(map) => Ok(Self { map, holes: source.holes, history: source.history }),
             Err(_) => Err(source),
         }
     }
 }
 
+/// Maps a part of a file.
+pub(super) fn map_part(file: &File, at: u64, len: usize) -> io::Result<memmap2::Mmap> {
+    // SAFETY: the mapping is private to this process and never written. Another process that truncates the file
+    // causes SIGBUS, which `open` documents as the caller's contract; one that changes it makes us read other
+    // bytes, and nothing here relies on two reads being equal: every value is checked after it was copied out.
+    #[allow(unsafe_code)]
+    unsafe {
+        memmap2::MmapOptions::new().offset(at).len(len).map(file)
+    }
+}
+
 /// Whether the file is on tmpfs.
-fn is_in_memory(file: &File) -> bool {
+pub(super) fn is_in_memory(file: &File) -> bool {
     const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
     rustix::fs::fstatfs(file).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC)
+}
+
+/// Whether the file is one of procfs, as `/proc/vmcore` is: all that is in it is made as it is read.
+pub(super) fn is_of_proc(file: &File) -> bool {
+    const PROC_SUPER_MAGIC: rustix::fs::FsWord = 0x9fa0;
+    rustix::fs::fstatfs(file).is_ok_and(|fs| fs.f_type == PROC_SUPER_MAGIC)
 }
 
 impl ReadAt for MapSource {

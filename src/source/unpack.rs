@@ -13,7 +13,8 @@ pub(super) use spool::Out;
 use super::flat::{self, Flat, Rearranger, TAIL};
 use super::kdump::{self, Header};
 use super::pieces::{self, Pieces};
-use super::storage::{FileSource, History, MapSource, ReadAt};
+use super::storage::{FileSource, History, MapSource, ReadAt, is_in_memory, is_of_proc};
+use super::windows::WindowSource;
 use super::{OpenOptions, Vmcore};
 use crate::bytes::u32_at;
 use crate::error::{Error, Result};
@@ -256,10 +257,24 @@ impl<'r> Packed<'r> {
     }
 }
 
-/// The file mapped, if that is wanted and can be.
+/// Bytes of windows on a file of procfs, where nothing else is said.
+const ON_PROC: u64 = 16 << 20;
+
+/// The file mapped, or windows of it, if that is wanted and can be.
 pub(super) fn mapped(file: FileSource, options: &OpenOptions) -> Box<dyn ReadAt> {
     if options.no_mmap {
         return Box::new(file);
+    }
+    // On tmpfs a hole that is looked at in a mapping takes memory, and where none is left, SIGBUS.
+    if file.holes.total() > 0 && is_in_memory(&file.file) {
+        return Box::new(file);
+    }
+    if options.memory.is_some() || is_of_proc(&file.file) {
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        return Box::new(WindowSource::new(file, threads, options.memory.map_or(ON_PROC, |m| m / 4)));
     }
     match MapSource::new(file) {
         Ok(mapped) => Box::new(mapped),

@@ -17,7 +17,8 @@ pub use view::View;
 use super::{Facts, Mode, Output, Written};
 use crate::bitmap::Bitmap;
 use crate::error::{Error, Result};
-use crate::pipeline::Progress;
+use crate::pipeline::crew::Crew;
+use crate::pipeline::{Progress, advance};
 use crate::pipeline::digest::HEX_DIGITS;
 use crate::pipeline::find::{Found, find_data};
 use crate::pipeline::ordered::ordered;
@@ -40,16 +41,16 @@ pub fn write(
     walker: &Walker<'_>,
     facts: &Facts,
     out: &Output,
-    pool: &rayon::ThreadPool,
+    crew: &Crew,
     progress: &dyn Progress,
 ) -> Result<Written> {
     let plan = walker.plan();
-    let found = find_data(walker, facts.notes.digest.is_some(), pool, progress)?;
+    let found = find_data(walker, facts.notes.digest.is_some(), crew, progress)?;
     let layout = lay_out(walker, facts, &found);
     let written = Written { bytes: layout.bytes, ..Written::all(plan, &found) };
     progress.stage("writing pages", Some(plan.pages()));
     if out.mode() != Mode::Positions {
-        stream(walker, layout, out, pool, progress)?;
+        stream(walker, layout, out, crew, progress)?;
         return Ok(written);
     }
     let mut data = found.data.clone();
@@ -62,23 +63,21 @@ pub fn write(
     out.write_at(&[INCOMPLETE], E_FLAGS)?;
     let mut done = 0;
     let result = ordered(
-        pool,
-        (4 * pool.current_num_threads()).max(64),
+        crew,
         chunks(plan),
         |chunk| write_chunk(walker, chunk, &data, &layout, out).map(|()| chunk.pages),
         |pages| {
             done += pages;
-            progress.advance(pages);
-            Ok(())
+            advance(progress, pages)
         },
     );
     match result {
-        Err(e) if e.is_full() && !out.is_new() => {
+        Err(e) if e.ends_early() && !out.is_new() => {
             // What stood on the device before must not be taken for pages.
             out.write_at(&[0; E_FLAGS as usize], 0)?;
             Err(e)
         }
-        Err(e) if e.is_full() => {
+        Err(e) if e.ends_early() => {
             // What is behind the first page that could not be written is not all there.
             let bytes = layout.upto(done);
             out.set_len(bytes)?;
@@ -114,7 +113,7 @@ fn stream(
     walker: &Walker<'_>,
     layout: Layout,
     out: &Output,
-    pool: &rayon::ThreadPool,
+    crew: &Crew,
     progress: &dyn Progress,
 ) -> Result<()> {
     let (pages, view) = (walker.plan().pages(), View::new(walker, layout));
@@ -126,11 +125,11 @@ fn stream(
         Ok((at, bytes))
     };
     let mut told = 0;
-    ordered(pool, (3 * pool.current_num_threads()).max(8), 0..parts, read, |(at, bytes): (u64, Vec<u8>)| {
+    ordered(crew, 0..parts, read, |(at, bytes): (u64, Vec<u8>)| {
         let upto = ((u128::from(at / PART + 1) * u128::from(pages)) / u128::from(parts)) as u64;
-        progress.advance(upto.saturating_sub(told));
-        told = upto;
-        out.write_at(&bytes, at)
+        let more = upto.saturating_sub(std::mem::replace(&mut told, upto));
+        out.write_at(&bytes, at)?;
+        advance(progress, more)
     })
 }
 

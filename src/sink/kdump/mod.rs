@@ -16,7 +16,8 @@ mod pack;
 
 use super::{Facts, Output, Written};
 use crate::error::{Error, Result};
-use crate::pipeline::Progress;
+use crate::pipeline::crew::Crew;
+use crate::pipeline::{Progress, advance};
 use crate::pipeline::codec::{Codec, Compressor};
 use crate::pipeline::digest::{Digest, HEX_DIGITS};
 use crate::pipeline::find::find_data;
@@ -33,11 +34,6 @@ const MOST_MAPNR: u64 = 1 << 34;
 const CLEARED: usize = 1 << 20;
 /// Words whose page is remembered.
 const MOST_WORDS: usize = 4096;
-/// Chunks in flight: enough that a chunk full of data at the head of the queue does not stall those behind it, which may
-/// be all zeros and done at once. Each holds 1 MiB of output at most.
-fn window(threads: usize) -> usize {
-    (3 * threads).max(32)
-}
 
 /// Writes the dump, split over `outs` if there are several.
 ///
@@ -48,7 +44,7 @@ pub fn write(
     facts: &Facts,
     codec: Codec,
     outs: &[Output],
-    pool: &rayon::ThreadPool,
+    crew: &Crew,
     progress: &dyn Progress,
 ) -> Result<Written> {
     let plan = walker.plan();
@@ -58,7 +54,7 @@ pub fn write(
         let at = (max_mapnr - 1) << PAGE_SHIFT;
         return Err(Error::Usage(format!("the domain has memory at machine address {at:#x}, {why}")));
     }
-    let mut files = files(walker, facts, codec, outs, pool, progress)?;
+    let mut files = files(walker, facts, codec, outs, crew, progress)?;
     for file in &files {
         // A stream's header cannot be mended at its end; that it has none says that it was cut short.
         let unfinished = file.out.mode() == super::Mode::Positions;
@@ -90,8 +86,7 @@ pub fn write(
     let mut done = 0;
     let mut current = 0;
     let result = ordered(
-        pool,
-        window(pool.current_num_threads()),
+        crew,
         chunks(plan),
         |chunk| packer.pack(chunk),
         |packed: Packed| {
@@ -104,13 +99,12 @@ pub fn write(
                 digest.add(&packed.leaves);
             }
             done += packed.pages.len() as u64;
-            progress.advance(packed.pages.len() as u64);
-            Ok(())
+            advance(progress, packed.pages.len() as u64)
         },
     );
     match result {
         // What is there is worth having.
-        Err(e) if e.is_full() && outs.iter().all(|o| o.mode() == super::Mode::Positions) => {
+        Err(e) if e.ends_early() && outs.iter().all(|o| o.mode() == super::Mode::Positions) => {
             written.incomplete = Some(e.to_string());
         }
         other => other?,
@@ -162,7 +156,7 @@ fn files<'o>(
     facts: &Facts,
     codec: Codec,
     outs: &'o [Output],
-    pool: &rayon::ThreadPool,
+    crew: &Crew,
     progress: &dyn Progress,
 ) -> Result<Vec<File<'o>>> {
     let plan = walker.plan();
@@ -171,7 +165,7 @@ fn files<'o>(
     let mut starts: Vec<(u64, Pfn)> = vec![(0, Pfn(0))];
     if count > 1 {
         // By pages that hold something: by all pages, the file with low memory would have nearly everything.
-        let data = find_data(walker, false, pool, progress)?.data;
+        let data = find_data(walker, false, crew, progress)?.data;
         let all = data.count();
         let mut before = 0;
         let mut left = chunks(plan).count();
