@@ -58,7 +58,7 @@ fn stages(c: &mut Criterion) {
     group.bench_function("classify", |b| {
         let known = Known { kernel: Some(&kernel), found: Some(&found), names: None, landmarks: &landmarks };
         b.iter(|| {
-            let choice = Selection::make(&known, &p2m, Level::MOST);
+            let choice = Selection::make(&known, &p2m, Level::MOST, false);
             assert_eq!(choice.applied, Level::MOST);
             choice.excluded.pages.count()
         })
@@ -67,7 +67,7 @@ fn stages(c: &mut Criterion) {
     c.bench_function("plan: all page tables", |b| {
         b.iter(|| {
             let known = Known { kernel: None, found: None, names: None, landmarks: &Landmarks::default() };
-            let plan = Plan::new(&host, domain, &p2m, Selection::make(&known, &p2m, Level::ZEROS));
+            let plan = Plan::new(&host, domain, &p2m, Selection::make(&known, &p2m, Level::ZEROS, false));
             assert_eq!(plan.tally.tables, p2m.tables.len() as u64);
             plan.pages()
         })

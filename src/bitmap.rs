@@ -63,6 +63,16 @@ impl Bitmap {
         None
     }
 
+    /// The end of the stretch of numbers from `at` on that are all in the set or all not in it, `end` at most.
+    pub fn stretch(&self, at: u64, end: u64) -> u64 {
+        match self.find(!self.get(at), at, end) {
+            Some(other) => other,
+            // Beyond the bound nothing is in the set.
+            None if self.get(at) => end.min(self.len),
+            None => end,
+        }
+    }
+
     /// How many of `count` numbers from `first` on are in the set.
     pub fn count_range(&self, first: u64, count: u64) -> u64 {
         let end = first.saturating_add(count).min(self.len);
@@ -88,6 +98,11 @@ impl Bitmap {
         if let Some(last) = self.words.last_mut().filter(|_| !self.len.is_multiple_of(64)) {
             *last &= (1 << (self.len % 64)) - 1;
         }
+    }
+
+    /// Takes out what is in the other one.
+    pub fn subtract(&mut self, other: &Self) {
+        self.words.iter_mut().zip(&other.words).for_each(|(a, b)| *a &= !b);
     }
 
     /// Whether `n` is in the set.
@@ -163,6 +178,8 @@ mod tests {
             for there in [false, true] {
                 prop_assert_eq!(b.find(there, from, end), (from..end.min(200)).find(|n| b.get(*n) == there));
             }
+            let other = (from..end).find(|n| b.get(*n) != b.get(from)).unwrap_or(end);
+            prop_assert_eq!(b.stretch(from, end), other);
             prop_assert_eq!(b.count_range(from, len), (from..end).filter(|n| b.get(*n)).count() as u64);
         }
     }

@@ -52,7 +52,7 @@ fn read_all(bytes: &Vec<u8>) -> Result<u64, Error> {
     let found = kernel.as_ref().and_then(|k| note::find(k, None, &landmarks.notes).ok());
     let names = kernel.as_ref().map(|k| Names::find(k, found.as_ref(), None)).transpose()?;
     let known = Known { kernel: kernel.as_ref(), found: found.as_ref(), names: names.as_ref(), landmarks: &landmarks };
-    let choice = Selection::make(&known, &p2m, Level::MOST);
+    let choice = Selection::make(&known, &p2m, Level::MOST, false);
     Plan::in_layout(Layout::Machine { keep_xen: true }, &host, domain, &p2m, choice.clone());
     let mut plan = Plan::new(&host, domain, &p2m, choice);
     if let (Some(kernel), Some(names)) = (&kernel, &names) {

@@ -63,6 +63,7 @@ fn read_all(bytes: &Vec<u8>) -> Result<Seen, Error> {
         reasons: Vec::new(),
         doubts: Vec::new(),
         processes: 0,
+        order: Default::default(),
     };
     let plan = Plan::new(&host, domain, &p2m, choice);
     Ok((p2m.tables.clone(), plan.pages(), plan.end()))

@@ -448,7 +448,11 @@ impl Cut {
             names.push("-".into());
         }
         // As makedumpfile --dump-dmesg, whose first name is the dump's.
-        if names.len() == 1 && !self.dry_run && !parts_in && let Some(vmcore) = self.logs.dump_dmesg.take() {
+        if names.len() == 1
+            && !self.dry_run
+            && !parts_in
+            && let Some(vmcore) = self.logs.dump_dmesg.take()
+        {
             self.logs.dump_dmesg = names.pop();
             self.vmcore = Some(vmcore);
             return Ok(self);

@@ -2,10 +2,10 @@
 
 pub mod args;
 pub mod exit;
-pub mod map;
-mod mount;
 mod logs;
+pub mod map;
 mod memory;
+mod mount;
 mod outputs;
 mod progress;
 mod stop;

@@ -41,7 +41,7 @@ pub fn cut(source: &dyn ReadAt, options: &Options, out: Output, progress: &dyn P
 /// # Errors
 /// As [`cut`]; [`Error::Usage`] if the format cannot be split.
 pub fn cut_split(source: &dyn ReadAt, options: &Options, outs: Vec<Output>, progress: &dyn Progress) -> Result<Report> {
-    with_input(source, options, progress, |input| match Recut::open(input.core, input.mem, options)? {
+    with_input(source, options, progress, |input| match input.recut()? {
         Some(recut) => input.cut_again(recut, outs),
         None => input.with_host(false, |cutter| {
             let domain = cutter.pick()?;
@@ -56,7 +56,7 @@ pub fn cut_split(source: &dyn ReadAt, options: &Options, outs: Vec<Output>, prog
 /// # Errors
 /// As [`cut`].
 pub fn dry_run(source: &dyn ReadAt, options: &Options, all: bool, progress: &dyn Progress) -> Result<Vec<Outcome>> {
-    with_input(source, options, progress, |input| match Recut::open(input.core, input.mem, options)? {
+    with_input(source, options, progress, |input| match input.recut()? {
         Some(_) if all => Err(no_domains()),
         Some(mut recut) => {
             let walker = Walker::unaltered(input.mem, &recut.plan);
@@ -135,6 +135,12 @@ struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
+    /// The input as a cut that is to be written again; nothing if it is none.
+    fn recut(self) -> Result<Option<Recut>> {
+        let Self { core, mem, options, crew, .. } = self;
+        crew.install(|| Recut::open(core, mem, options))
+    }
+
     /// Reads what does not depend on one domain.
     fn with_host<T>(self, several: bool, work: impl FnOnce(&Cutter<'_>) -> Result<T>) -> Result<T> {
         self.progress.stage("reading Xen's structures", None);

@@ -83,9 +83,10 @@ impl Cutter<'_> {
         let names = kernel.as_ref().map(find_names).transpose()?;
 
         progress.stage("reading struct pages", None);
+        let ordered = layout == Layout::Native && matches!(options.format, Format::Kdump(_));
         let known =
             Known { kernel: kernel.as_ref(), found: found.as_ref(), names: names.as_ref(), landmarks: &landmarks };
-        let choice = crew.install(|| Selection::make(&known, p2m, options.level));
+        let choice = crew.install(|| Selection::make(&known, p2m, options.level, ordered));
         report.selection(options.level, &choice);
         if let Some(why) = choice.shortfall(options.level).filter(|_| options.require_level) {
             return Err(Error::Level(format!("level {} cannot be applied in full: {why}", options.level)));

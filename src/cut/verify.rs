@@ -2,10 +2,10 @@
 
 use crate::error::{Absence, Error, Result};
 use crate::pipeline::crew::Crew;
-use crate::pipeline::{Progress, advance};
 use crate::pipeline::digest::HEX_DIGITS;
 use crate::pipeline::ordered::ordered;
 use crate::pipeline::walk::{Chunk, Piece, Walker, chunks};
+use crate::pipeline::{Progress, advance};
 use crate::sink::{Facts, Output, Written};
 use crate::source::machine::Run;
 use crate::source::notes::Notes;

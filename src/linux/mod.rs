@@ -14,6 +14,7 @@ pub mod own_list;
 pub mod pgds;
 pub mod symbols;
 pub mod toolstack;
+pub mod vital;
 
 pub use kernel::Kernel;
 pub use note::Found;

@@ -5,7 +5,7 @@
 use super::lzo::Lzo;
 use crate::error::{Error, Result};
 use crate::units::PAGE_SIZE;
-use flate2::{Compress, Compression, FlushCompress, Status};
+use libdeflater::CompressionLvl;
 use std::fmt;
 use std::str::FromStr;
 
@@ -62,7 +62,11 @@ impl Codec {
         let less = PAGE_SIZE - 1;
         let (state, room) = match self {
             Self::None => (State::None, 0),
-            Self::Zlib(level) => (State::Zlib(Box::new(Compress::new(Compression::new(level), true))), less),
+            Self::Zlib(level) => {
+                let known = i32::try_from(level).ok().and_then(|n| CompressionLvl::new(n).ok());
+                let level = known.ok_or_else(|| Error::Usage(format!("zlib has no level {level}")))?;
+                (State::Zlib(libdeflater::Compressor::new(level)), less)
+            }
             Self::Lzo => lzo()?,
             Self::Snappy => {
                 (State::Snappy(Box::new(snap::raw::Encoder::new())), snap::raw::max_compress_len(PAGE_SIZE))
@@ -134,7 +138,7 @@ pub struct Compressor {
 
 enum State {
     None,
-    Zlib(Box<Compress>),
+    Zlib(libdeflater::Compressor),
     #[cfg(feature = "lzo")]
     Lzo(Lzo),
     Snappy(Box<snap::raw::Encoder>),
@@ -152,13 +156,7 @@ impl Compressor {
     pub fn append(&mut self, page: &[u8], out: &mut Vec<u8>) -> bool {
         let len = match &mut self.state {
             State::None => None,
-            State::Zlib(z) => {
-                z.reset();
-                match z.compress(page, &mut self.room, FlushCompress::Finish) {
-                    Ok(Status::StreamEnd) => usize::try_from(z.total_out()).ok(),
-                    _ => None,
-                }
-            }
+            State::Zlib(z) => z.zlib_compress(page, &mut self.room).ok(),
             #[cfg(feature = "lzo")]
             State::Lzo(z) => z.compress(page, &mut self.room),
             State::Snappy(z) => z.compress(page, &mut self.room).ok(),

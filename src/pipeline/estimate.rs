@@ -53,13 +53,7 @@ struct Sums {
 ///
 /// # Errors
 /// If a codec's library refuses its level.
-pub fn estimate(
-    walker: &Walker<'_>,
-    codecs: &[Codec],
-    levels: &[i32],
-    notes: u64,
-    crew: &Crew,
-) -> Result<Estimate> {
+pub fn estimate(walker: &Walker<'_>, codecs: &[Codec], levels: &[i32], notes: u64, crew: &Crew) -> Result<Estimate> {
     let plan = walker.plan();
     let total = plan.pages().div_ceil(super::walk::CHUNK);
     let wanted = total.min(MOST_SPANS);

@@ -1,10 +1,10 @@
 //! A pass over the pages before they are written, for formats that must know first: which of them the file will store.
 
-use super::{Progress, advance};
-use super::digest::{Digest, Leaves};
 use super::crew::Crew;
+use super::digest::{Digest, Leaves};
 use super::ordered::ordered;
 use super::walk::{CHUNK, Chunk, Piece, Walker, chunks};
+use super::{Progress, advance};
 use crate::bitmap::Bitmap;
 use crate::error::{Absence, Result};
 use crate::units::{PAGE_SIZE, Pfn};
@@ -45,12 +45,7 @@ struct Part {
 }
 
 /// Which pages are not zero, and which cannot be read.
-pub fn find_data(
-    walker: &Walker<'_>,
-    digest: bool,
-    crew: &Crew,
-    progress: &dyn Progress,
-) -> Result<Found> {
+pub fn find_data(walker: &Walker<'_>, digest: bool, crew: &Crew, progress: &dyn Progress) -> Result<Found> {
     let plan = walker.plan();
     let drop_zeros = plan.level.drops_zeros();
     progress.stage("finding zero pages", Some(plan.pages()));

@@ -2,6 +2,7 @@
 
 use crate::error::{Absence, Error, Result};
 use crate::plan::Plan;
+use crate::plan::order::Rank;
 use crate::plan::pieces::Spot;
 use crate::source::MachineMemory;
 use crate::source::machine::Run as Bytes;
@@ -64,6 +65,15 @@ pub enum Piece<'b> {
     Lost(Absence),
 }
 
+/// Pages of one rank, and between them others.
+#[derive(Debug)]
+pub enum Ranked<'b> {
+    /// Such pages, with the PFN of the first.
+    Piece(Pfn, Piece<'b>),
+    /// So many pages of other ranks, which were not read.
+    Other(u64),
+}
+
 /// What a worker needs again and again.
 #[derive(Debug)]
 pub struct Worker<'a> {
@@ -116,13 +126,29 @@ impl<'a> Walker<'a> {
     /// # Errors
     /// Those of `each`.
     pub fn visit(&self, chunk: Chunk, mut each: impl FnMut(Pfn, Piece<'_>) -> Result<()>) -> Result<()> {
+        self.visit_ranked(chunk, None, |piece| match piece {
+            Ranked::Piece(pfn, piece) => each(pfn, piece),
+            Ranked::Other(_) => Ok(()),
+        })
+    }
+
+    /// The same of pages of one rank only.
+    ///
+    /// # Errors
+    /// Those of `each`.
+    pub fn visit_ranked(
+        &self,
+        chunk: Chunk,
+        rank: Option<Rank>,
+        mut each: impl FnMut(Ranked<'_>) -> Result<()>,
+    ) -> Result<()> {
         let idle = self.idle.lock().map_err(|_| Error::Usage("a worker stopped".into()))?.pop();
         let mut worker = idle.unwrap_or_else(|| Worker {
             buffer: Vec::new(),
             page: Box::new([0; PAGE_SIZE]),
             frames: self.frames.map(FrameTable::cursor),
         });
-        let done = self.walk(&mut worker, chunk, &mut each);
+        let done = self.walk(&mut worker, chunk, rank, &mut each);
         if let Ok(mut idle) = self.idle.lock() {
             idle.push(worker);
         }
@@ -133,7 +159,8 @@ impl<'a> Walker<'a> {
         &self,
         worker: &mut Worker<'a>,
         chunk: Chunk,
-        each: &mut impl FnMut(Pfn, Piece<'_>) -> Result<()>,
+        rank: Option<Rank>,
+        each: &mut impl FnMut(Ranked<'_>) -> Result<()>,
     ) -> Result<()> {
         let (mut left, mut skip) = (chunk.pages, chunk.skip);
         for piece in self.plan.pieces_from(chunk.from) {
@@ -143,6 +170,17 @@ impl<'a> Walker<'a> {
             let len = left.min(piece.len - before);
             let end = pfn.0 + len;
             while pfn.0 < end {
+                let mut end = end;
+                if let Some(rank) = rank {
+                    let (found, upto) = self.plan.order.stretch(pfn.0, end);
+                    if found != rank {
+                        let n = upto - pfn.0;
+                        each(Ranked::Other(n))?;
+                        (pfn, mfn) = (Pfn(pfn.0 + n), Mfn(mfn.0 + n));
+                        continue;
+                    }
+                    end = upto;
+                }
                 let upto = self.plan.next_altered(pfn).map_or(end, |p| p.0.min(end));
                 let n = if upto > pfn.0 {
                     self.plain(worker, pfn, mfn, upto - pfn.0, each)?
@@ -166,7 +204,7 @@ impl<'a> Walker<'a> {
         pfn: Pfn,
         mfn: Mfn,
         count: u64,
-        each: &mut impl FnMut(Pfn, Piece<'_>) -> Result<()>,
+        each: &mut impl FnMut(Ranked<'_>) -> Result<()>,
     ) -> Result<u64> {
         match self.mem.run(mfn, count as usize, &mut worker.buffer) {
             Ok((bytes, n)) => {
@@ -174,10 +212,10 @@ impl<'a> Walker<'a> {
                     Bytes::Bytes(b) => Piece::Plain(b),
                     Bytes::Zeros => Piece::Zeros(n as u64),
                 };
-                each(pfn, piece)?;
+                each(Ranked::Piece(pfn, piece))?;
                 Ok(n as u64)
             }
-            Err(why) => each(pfn, Piece::Lost(why)).map(|()| 1),
+            Err(why) => each(Ranked::Piece(pfn, Piece::Lost(why))).map(|()| 1),
         }
     }
 
@@ -186,15 +224,15 @@ impl<'a> Walker<'a> {
         worker: &mut Worker<'a>,
         pfn: Pfn,
         mfn: Mfn,
-        each: &mut impl FnMut(Pfn, Piece<'_>) -> Result<()>,
+        each: &mut impl FnMut(Ranked<'_>) -> Result<()>,
     ) -> Result<()> {
         let read = mfn.addr().ok_or(Absence::NotInDump).and_then(|a| self.mem.read(a, &mut worker.page[..]));
         match read {
             Ok(()) => {
                 self.plan.alter(worker.frames.as_mut(), pfn, &mut worker.page);
-                each(pfn, Piece::Altered(&worker.page))
+                each(Ranked::Piece(pfn, Piece::Altered(&worker.page)))
             }
-            Err(why) => each(pfn, Piece::Lost(why)),
+            Err(why) => each(Ranked::Piece(pfn, Piece::Lost(why))),
         }
     }
 }

@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 pub struct Excluded {
     /// The pages that leave, by PFN.
     pub pages: Bitmap,
+    /// Of those that stay, the ones that the kernel has had since boot.
+    pub reserved: Bitmap,
     /// How many leave as what.
     pub by_class: BTreeMap<Class, u64>,
     /// Kept: their struct page, or memory section, could not be read.
@@ -52,7 +54,7 @@ pub fn exclude(map: &MemMap<'_>, p2m: &P2m, guard: &[Pfn], level: Level) -> Excl
     let size = 1_u64 << map.sections.shift;
     let parts = sections.par_iter().map(|section| {
         let first = section.number << map.sections.shift;
-        let mut out = Excluded { pages: Bitmap::new(size), ..Excluded::default() };
+        let mut out = Excluded { pages: Bitmap::new(size), reserved: Bitmap::new(size), ..Excluded::default() };
         let mut beyond = Vec::new();
         let ground = Ground::new(p2m, guard, first, size);
         let memory = ground.memory.count() + ground.guard.count();
@@ -71,6 +73,7 @@ pub fn exclude(map: &MemMap<'_>, p2m: &P2m, guard: &[Pfn], level: Level) -> Excl
                         beyond.push(Block { pfn: Pfn(first + size), pages: block.pages - inside, ..block });
                     }
                 }
+                Finding::Reserved(pfn) => out.reserved.set(pfn.0 - first),
                 Finding::Unreadable(pfn) => out.unreadable += u64::from(ground.has(pfn.0 - first)),
                 Finding::Odd(pfn) => out.odd += u64::from(ground.has(pfn.0 - first)),
             },
@@ -78,12 +81,14 @@ pub fn exclude(map: &MemMap<'_>, p2m: &P2m, guard: &[Pfn], level: Level) -> Excl
         Part { first, out, memory, beyond }
     });
     let parts: Vec<Part> = parts.collect();
-    let mut all = Excluded { pages: Bitmap::new(p2m.end().0), ..Excluded::default() };
+    let mut all =
+        Excluded { pages: Bitmap::new(p2m.end().0), reserved: Bitmap::new(p2m.end().0), ..Excluded::default() };
     // Memory in sections that could not be read.
     all.unreadable = p2m.pages().saturating_sub(parts.iter().map(|p| p.memory).sum());
     let mut beyond = Vec::new();
     for part in parts {
         all.pages.union_at(part.first, &part.out.pages);
+        all.reserved.union_at(part.first, &part.out.reserved);
         part.out.by_class.into_iter().for_each(|(class, n)| *all.by_class.entry(class).or_default() += n);
         all.unreadable += part.out.unreadable;
         all.odd += part.out.odd;

@@ -11,6 +11,7 @@
 
 use super::filter::Excluded;
 use super::level::Level;
+use super::order::Order;
 use super::selection::Selection;
 use super::tables::{Rewriter, Tally};
 use super::{Plan, split_by_presence};
@@ -120,6 +121,7 @@ impl<'a> Plan<'a> {
             patches: Vec::new(),
             tables: Vec::new(),
             level,
+            order: Order::default(),
             pages,
         }
     }

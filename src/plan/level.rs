@@ -58,6 +58,11 @@ impl Level {
         self.0 & Self::ZERO != 0
     }
 
+    /// Whether pages of every class leave.
+    pub fn drops_all(self) -> bool {
+        self.with(Self::ZEROS) == Self::MOST
+    }
+
     /// Whether pages of a class leave. Bad memory does at any level but 0: nobody can want to read it.
     pub fn drops(self, class: Class) -> bool {
         self.0 & Self::bits(class) != 0

@@ -3,6 +3,7 @@
 pub mod filter;
 pub mod layout;
 pub mod level;
+pub mod order;
 pub mod pieces;
 pub mod selection;
 pub mod tables;
@@ -20,6 +21,7 @@ use crate::xen::{Domain, Host, P2m};
 use filter::Excluded;
 use layout::Layout;
 use level::Level;
+use order::Order;
 use pieces::{Pieces, Spot};
 use selection::Selection;
 use std::collections::{BTreeMap, HashSet};
@@ -64,6 +66,8 @@ pub struct Plan<'a> {
     tables: Vec<Table>,
     /// What leaves.
     pub level: Level,
+    /// Which pages come first.
+    pub order: Order,
     /// Pages that stay.
     pages: u64,
 }
@@ -71,7 +75,7 @@ pub struct Plan<'a> {
 impl<'a> Plan<'a> {
     /// Decides, for the native layout, where pages stand and what is altered in them, given which stay and which are page tables.
     pub fn new(host: &'a Host<'a>, domain: &'a Domain, p2m: &'a P2m, choice: Selection) -> Self {
-        let Selection { tables, excluded, applied, .. } = choice;
+        let Selection { tables, excluded, applied, order, .. } = choice;
         let mut rewriter = Rewriter::new(host, domain, p2m);
         let survey = rewriter.survey(&tables);
         let shared = domain.shared_info.as_ref();
@@ -103,6 +107,7 @@ impl<'a> Plan<'a> {
             patches: Vec::new(),
             tables,
             level: applied,
+            order,
             pages,
         }
     }
@@ -117,8 +122,14 @@ impl<'a> Plan<'a> {
     }
 
     /// The plan of a cut that is written once more: nothing moves and nothing is altered. `runs` have what is left out, too.
-    pub fn again(runs: Vec<Run>, excluded: Excluded, level: Level) -> Self {
-        Self::as_it_is(Layout::Native, runs, excluded, level)
+    pub fn again(runs: Vec<Run>, excluded: Excluded, level: Level, order: Order) -> Self {
+        Self { order, ..Self::as_it_is(Layout::Native, runs, excluded, level) }
+    }
+
+    /// Bytes of memory that it takes, without what is small.
+    pub fn bytes(&self) -> u64 {
+        let runs = self.runs.capacity() * size_of::<Run>() + self.tables.capacity() * size_of::<Table>();
+        self.excluded.pages.len() / 8 + self.order.bytes() + runs as u64
     }
 
     /// Adds the clearing of marks; says which are not in the domain's own memory.

@@ -2,7 +2,9 @@
 
 use super::filter::{Excluded, exclude};
 use super::level::Level;
+use super::order::Order;
 use super::tables::Table;
+use crate::bitmap::Bitmap;
 use crate::linux::kernel::Landmarks;
 use crate::linux::mm::{Class, MemMap};
 use crate::linux::names::Names;
@@ -38,11 +40,13 @@ pub struct Selection {
     pub doubts: Vec<String>,
     /// Processes whose page tables were looked for.
     pub processes: u64,
+    /// Which pages come first, if anybody wants to know.
+    pub order: Order,
 }
 
 impl Selection {
-    /// Chooses at `level`.
-    pub fn make(known: &Known<'_>, p2m: &P2m, level: Level) -> Self {
+    /// Chooses at `level`; with `ordered`, also which pages come first.
+    pub fn make(known: &Known<'_>, p2m: &P2m, level: Level, ordered: bool) -> Self {
         let by_xen = |t: &(Pfn, u8)| Table { pfn: t.0, level: t.1, by_xen: true };
         let mut choice = Self {
             tables: p2m.tables.iter().map(by_xen).collect(),
@@ -51,6 +55,7 @@ impl Selection {
             reasons: Vec::new(),
             doubts: Vec::new(),
             processes: 0,
+            order: Order::default(),
         };
         let map = match open_map(known) {
             Ok(map) => map,
@@ -76,6 +81,11 @@ impl Selection {
         if choice.applied.needs_memory_map() || (level != Level::NOTHING && map.layout.hwpoison.is_some()) {
             choice.excluded = exclude(&map, p2m, &choice.guard(known, p2m), choice.applied);
         }
+        if let Some(kernel) = known.kernel.filter(|_| ordered) {
+            choice.order = Order::new(kernel, &map, p2m, (choice.applied, &choice.excluded));
+        }
+        // Its use is over.
+        choice.excluded.reserved = Bitmap::default();
         choice
     }
 

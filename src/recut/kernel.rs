@@ -2,8 +2,12 @@
 
 use super::{Told, WAY_OUT, check_domain, usage};
 use crate::error::{Error, Result};
-use crate::linux::Kernel;
+use crate::linux::mm::MemMap;
+use crate::linux::names::Names;
+use crate::linux::{Kernel, note};
 use crate::log::{LogOptions, Whose};
+use crate::plan::level::Level;
+use crate::plan::order::Order;
 use crate::sink::notes::qemu_root;
 use crate::source::{MachineMemory, Vmcore};
 use crate::units::{Mfn, PAGE_SHIFT, PTE_FRAME_MASK, Pfn};
@@ -29,6 +33,23 @@ pub(crate) fn with_kernel<T>(
     if options.xen_syms.is_some() {
         return usage(&format!("--xen-syms does nothing for it: {WAY_OUT}"));
     }
+    find(core, mem, work)?
+}
+
+/// Which pages come first, as in the cut that this one is made of: nothing is known of them if its kernel cannot be found.
+pub(super) fn order(told: &Told, core: &Vmcore, mem: &MachineMemory<'_>, level: Level) -> Order {
+    let extra = told.extra();
+    let order = |kernel: &Kernel<'_>, info: &Vmcoreinfo| {
+        let found = note::believe(kernel, info.clone(), "the cut's note").ok()?;
+        let names = Names::find(kernel, Some(&found), None).ok()?;
+        let map = MemMap::open(kernel, info, names.get("free_huge_page")).ok()?;
+        Some(Order::again(kernel, &map, (told.direct_map, Pfn(told.end)), level, &extra))
+    };
+    find(core, mem, order).ok().flatten().unwrap_or_default()
+}
+
+/// Finds them.
+fn find<T>(core: &Vmcore, mem: &MachineMemory<'_>, work: impl FnOnce(&Kernel<'_>, &Vmcoreinfo) -> T) -> Result<T> {
     let info = core.notes().find(|n| n.name == b"VMCOREINFO").map(|n| Vmcoreinfo::parse(n.desc));
     let info = info.ok_or_else(|| Error::missing("the kernel's VMCOREINFO", "the cut has no such note"))?;
     let roots = core.notes().filter(|n| n.name == b"QEMU").filter_map(|n| qemu_root(n.desc));
@@ -42,5 +63,5 @@ pub(crate) fn with_kernel<T>(
     let p2m = P2m::identity(mem.map().stored_frames().map(run).collect());
     let kernel = Kernel::by_roots(mem, &roots, &p2m)
         .ok_or_else(|| Error::missing("the domain's kernel", "no page table that its notes name maps one"))?;
-    work(&kernel, &info)
+    Ok(work(&kernel, &info))
 }

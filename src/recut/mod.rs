@@ -16,6 +16,7 @@ use crate::plan::Plan;
 use crate::plan::filter::Excluded;
 use crate::plan::layout::Layout;
 use crate::plan::level::Level;
+use crate::plan::order::Order;
 use crate::report::{Report, VcpuReport};
 use crate::sink::Facts;
 use crate::sink::notes::NoteBlob;
@@ -62,7 +63,11 @@ impl Recut {
         let level = level(&told, options)?;
         let digest = options.digest || told.digest.is_some();
         let notes = NoteBlob::again(core.notes(), &told.text_at(level), digest);
-        let (plan, missing) = plan(&told, mem, level)?;
+        let order = match options.format {
+            Format::Kdump(_) => kernel::order(&told, core, mem, level),
+            _ => Order::default(),
+        };
+        let (plan, missing) = plan(&told, mem, level, order)?;
         let vcpus: Vec<VcpuReport> = core.notes().filter_map(|n| vcpu(&n)).collect();
         let facts = Facts {
             windows: told.windows(plan.end()),
@@ -163,7 +168,7 @@ fn level(told: &Told, options: &Options) -> Result<Level> {
 }
 
 /// The pages, and how many are missing that no level left out.
-fn plan(told: &Told, mem: &MachineMemory<'_>, level: Level) -> Result<(Plan<'static>, u64)> {
+fn plan(told: &Told, mem: &MachineMemory<'_>, level: Level, order: Order) -> Result<(Plan<'static>, u64)> {
     let map = mem.map();
     // A damaged header may promise any number of zero pages.
     let within = |(first, end): (u64, u64)| (first, end.min(told.end));
@@ -183,7 +188,7 @@ fn plan(told: &Told, mem: &MachineMemory<'_>, level: Level) -> Result<(Plan<'sta
     if runs.is_empty() {
         return Err(Error::missing("every page", "the cut has none"));
     }
-    Ok((Plan::again(runs, Excluded { pages, ..Excluded::default() }, level), missing))
+    Ok((Plan::again(runs, Excluded { pages, ..Excluded::default() }, level, order), missing))
 }
 
 /// What of `all` is not in `some`; both in order and without overlaps.

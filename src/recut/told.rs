@@ -151,6 +151,12 @@ impl Told {
         })
     }
 
+    /// PFNs of pages that have none of the kernel's: Xen's, which the domain sees.
+    pub(super) fn extra(&self) -> Vec<Pfn> {
+        let lines = self.text.lines().filter(|l| l.starts_with("XEN_HEAP_PAGE="));
+        lines.filter_map(|l| Some(Pfn(number(l.rsplit_once(' ')?.1)?))).collect()
+    }
+
     /// The text with another level.
     pub(super) fn text_at(&self, level: Level) -> String {
         let line =

@@ -19,8 +19,8 @@ use super::{Output, Written};
 use crate::bitmap::Bitmap;
 use crate::error::{Absence, Error, Result};
 use crate::pipeline::crew::Crew;
-use crate::pipeline::{Progress, advance};
 use crate::pipeline::walk::{Chunk, Piece, Walker, chunks};
+use crate::pipeline::{Progress, advance};
 use crate::plan::Plan;
 use crate::source::xc_core::{
     CONTEXT_SIZE, DumpCore, MAGIC_PV, MAGIC_TRANSLATED, NOTE_FORMAT, NOTE_HEADER, NOTE_NONE, NOTE_XEN_VERSION, SHT_NOTE,

@@ -44,7 +44,10 @@ fn a_cut_needs_both_names_and_info_one() {
     let memory = |s: &str| parse(&format!("xdump-cut --memory {s} a b")).ok()?.cut.limits.memory;
     assert_eq!((memory("64M"), memory("16777216"), memory("15M")), (Some(64 << 20), Some(16 << 20), None));
     let timeout = |s: &str| Some(parse(&format!("xdump-cut --timeout {s} a b")).ok()?.cut.limits.timeout?.as_secs());
-    assert_eq!((timeout("90"), timeout("7s"), timeout("5m"), timeout("2h")), (Some(90), Some(7), Some(300), Some(7200)));
+    assert_eq!(
+        (timeout("90"), timeout("7s"), timeout("5m"), timeout("2h")),
+        (Some(90), Some(7), Some(300), Some(7200))
+    );
     assert!(["0", "", "s", "1d", "-1", "99999999999"].into_iter().all(|s| timeout(s).is_none()));
     assert!(parse("xdump-cut --split 300 a b").unwrap().cut.settle().is_err());
     assert!(parse("xdump-cut mount a b").is_ok() && parse("xdump-cut mount a -- b {}").is_ok());

@@ -142,6 +142,8 @@ pub struct Layout {
     pub swapbacked: u64,
     /// With bad memory.
     pub hwpoison: Option<u64>,
+    /// Handed to nobody since boot: the image, and what was allocated before there was an allocator.
+    pub reserved: Option<u64>,
 }
 
 impl Layout {
@@ -258,6 +260,7 @@ impl Layout {
             swapcache,
             swapbacked,
             hwpoison: flag("PG_hwpoison"),
+            reserved: None,
         })
     }
 

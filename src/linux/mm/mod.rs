@@ -66,6 +66,8 @@ pub struct MemMap<'a> {
 
 /// MAX_ORDER of every x86_64 kernel that nobody changed.
 const USUAL_ORDERS: u64 = 11;
+/// The flags proper, below zone, node and section (Linux: include/linux/page-flags-layout.h): no kernel has more.
+const PAGE_FLAGS: u64 = (1 << 24) - 1;
 /// Bases that are tried to find the PFN of a struct page.
 const MOST_BASES: usize = 16;
 
@@ -82,7 +84,24 @@ impl<'a> MemMap<'a> {
         bases.sort_unstable();
         bases.dedup();
         bases.truncate(MOST_BASES);
-        Ok(Self { kernel, layout, sections, bases })
+        let mut map = Self { kernel, layout, sections, bases };
+        map.layout.reserved = map.reserved(info);
+        Ok(map)
+    }
+
+    /// The flag PG_reserved, whose number no kernel tells: the only one that pages of the kernel's code have.
+    fn reserved(&self, info: &Vmcoreinfo) -> Option<u64> {
+        let pfn = self.kernel.pfn(info.symbol("_stext")?)?;
+        let section = self.sections.get(pfn.0 >> self.sections.shift)?;
+        let into = pfn.0.checked_mul(self.layout.size as u64)?.checked_add(self.layout.flags as u64)?;
+        let flags = self.kernel.space.read_u64("a struct page", section.base.checked_add(into)?).ok()?;
+        Some(flags & PAGE_FLAGS).filter(|flag| flag.is_power_of_two())
+    }
+
+    /// Where the struct pages of all PFNs below `end` are, in whole sections.
+    pub fn areas(&self, end: Pfn) -> Vec<std::ops::Range<u64>> {
+        let len = end.0.next_multiple_of(1 << self.sections.shift).saturating_mul(self.layout.size as u64);
+        self.bases.iter().map(|base| base.0..base.0.saturating_add(len)).collect()
     }
 
     /// The PFN whose struct page begins at `va`.

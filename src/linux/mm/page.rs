@@ -77,6 +77,11 @@ impl<'a> StructPage<'a> {
         Verdict::Kept
     }
 
+    /// Whether the kernel has had it since boot: its image, and what was allocated before there was an allocator.
+    pub fn is_reserved(&self) -> bool {
+        self.flags != POISON && !self.is_tail() && self.layout.reserved.is_some_and(|flag| self.flags & flag != 0)
+    }
+
     /// Whether its memory is bad; each page of a compound one says it for itself.
     pub fn is_poisoned(&self) -> bool {
         self.flags != POISON && self.layout.hwpoison.is_some_and(|flag| self.flags & flag != 0)

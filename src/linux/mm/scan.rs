@@ -24,6 +24,8 @@ pub struct Block {
 pub enum Finding {
     /// They can be left out at a level that asks for it.
     Block(Block),
+    /// This one has been the kernel's since boot.
+    Reserved(Pfn),
     /// This one's struct page cannot be read.
     Unreadable(Pfn),
     /// This one's struct page makes no sense.
@@ -69,6 +71,7 @@ impl MemMap<'_> {
                         each(Finding::Block(Block { pfn, pages: 1, class: Class::HwPoison }));
                     }
                     Verdict::Odd => each(Finding::Odd(pfn)),
+                    Verdict::Kept if page.is_reserved() => each(Finding::Reserved(pfn)),
                     Verdict::Block(..) | Verdict::Kept | Verdict::Tail => {}
                 }
                 if let Verdict::Block(_, pages) = verdict {

@@ -18,11 +18,11 @@ use super::{Facts, Mode, Output, Written};
 use crate::bitmap::Bitmap;
 use crate::error::{Error, Result};
 use crate::pipeline::crew::Crew;
-use crate::pipeline::{Progress, advance};
 use crate::pipeline::digest::HEX_DIGITS;
 use crate::pipeline::find::{Found, find_data};
 use crate::pipeline::ordered::ordered;
 use crate::pipeline::walk::{Chunk, Piece, Walker, chunks};
+use crate::pipeline::{Progress, advance};
 use crate::source::ReadAt;
 use crate::units::{FileOffset, PAGE_BYTES, PAGE_SIZE};
 
@@ -109,13 +109,7 @@ pub(super) fn lay_out(walker: &Walker<'_>, facts: &Facts, found: &Found) -> Layo
 }
 
 /// Writes the file from its start to its end.
-fn stream(
-    walker: &Walker<'_>,
-    layout: Layout,
-    out: &Output,
-    crew: &Crew,
-    progress: &dyn Progress,
-) -> Result<()> {
+fn stream(walker: &Walker<'_>, layout: Layout, out: &Output, crew: &Crew, progress: &dyn Progress) -> Result<()> {
     let (pages, view) = (walker.plan().pages(), View::new(walker, layout));
     let parts = view.len().div_ceil(PART);
     let read = |n: u64| {

@@ -16,13 +16,14 @@ mod pack;
 
 use super::{Facts, Output, Written};
 use crate::error::{Error, Result};
-use crate::pipeline::crew::Crew;
-use crate::pipeline::{Progress, advance};
 use crate::pipeline::codec::{Codec, Compressor};
+use crate::pipeline::crew::Crew;
 use crate::pipeline::digest::{Digest, HEX_DIGITS};
 use crate::pipeline::find::find_data;
 use crate::pipeline::ordered::ordered;
 use crate::pipeline::walk::{Walker, chunks};
+use crate::pipeline::{Progress, advance};
+use crate::plan::order::Rank;
 use crate::units::{PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE, Pfn};
 use header::{DESCRIPTOR, Layout, notes_at, write_bitmap};
 use pack::{Packed, Packer, Stored};
@@ -79,29 +80,35 @@ pub fn write(
         let zeros = vec![0; padding as usize + PAGE_SIZE];
         file.out.write_at(&zeros, file.layout.zero_page - padding)?;
     }
+    // The digest is one of pages in order of PFN.
+    let earlier = match facts.notes.digest {
+        Some(_) if !plan.order.is_flat() => find_data(walker, true, crew, progress)?.digest,
+        _ => None,
+    };
     progress.stage("writing pages", Some(plan.pages()));
     let mut written = Written::default();
-    let mut digest = facts.notes.digest.map(|_| Digest::default());
+    let mut digest = facts.notes.digest.filter(|_| earlier.is_none()).map(|_| Digest::default());
     let packer = Packer::new(walker, codec, digest.is_some());
-    let mut done = 0;
-    let mut current = 0;
-    let result = ordered(
-        crew,
-        chunks(plan),
-        |chunk| packer.pack(chunk),
-        |packed: Packed| {
-            while files.get(current + 1).is_some_and(|next| next.first <= done) {
-                current += 1;
-            }
-            let Some(file) = files.get_mut(current) else { return Ok(()) };
-            file.append(&packed, &mut written)?;
-            if let Some(digest) = &mut digest {
-                digest.add(&packed.leaves);
-            }
-            done += packed.pages.len() as u64;
-            advance(progress, packed.pages.len() as u64)
-        },
-    );
+    let mut write = |rank| {
+        ordered(
+            crew,
+            chunks(plan),
+            |chunk| packer.pack(chunk, rank),
+            |packed: Packed| {
+                let current = files.partition_point(|f| f.first <= packed.first).saturating_sub(1);
+                let Some(file) = files.get_mut(current) else { return Ok(()) };
+                let pages = file.append(&packed, &mut written)?;
+                if let Some(digest) = &mut digest {
+                    digest.add(&packed.leaves);
+                }
+                advance(progress, pages)
+            },
+        )
+    };
+    let result = match plan.order.is_flat() {
+        true => write(None),
+        false => Rank::ALL.into_iter().try_for_each(|rank| write(Some(rank))),
+    };
     match result {
         // What is there is worth having.
         Err(e) if e.ends_early() && outs.iter().all(|o| o.mode() == super::Mode::Positions) => {
@@ -110,8 +117,8 @@ pub fn write(
         other => other?,
     }
     let incomplete = written.incomplete.is_some();
-    if let (Some(digest), Some(at)) = (digest, facts.notes.digest) {
-        written.digest = Some(digest.text()).filter(|_| !incomplete);
+    if let (Some(digest), Some(at)) = (earlier.or(digest.map(|d| d.text())), facts.notes.digest) {
+        written.digest = Some(digest).filter(|_| !incomplete);
         let text = written.digest.clone().unwrap_or_else(|| "0".repeat(HEX_DIGITS));
         outs.iter().try_for_each(|out| out.write_at(text.as_bytes(), notes_at() + at as u64))?;
     }
@@ -141,8 +148,7 @@ struct File<'o> {
     /// Its first page's position among all pages of the plan, and how many it has.
     first: u64,
     pages: u64,
-    /// Where the next descriptor and the next data stand.
-    next: u64,
+    /// Where the next data stand.
     end: u64,
     /// Where pages of one word stand, and how.
     words: HashMap<u64, (u64, u32, u32)>,
@@ -197,7 +203,6 @@ fn files<'o>(
             layout,
             first: start.0,
             pages,
-            next: layout.descriptors,
             end: layout.zero_page + PAGE_BYTES,
             words: HashMap::new(),
             compressor: codec.compressor()?,
@@ -208,15 +213,21 @@ fn files<'o>(
 }
 
 impl File<'_> {
-    /// Appends a chunk's pages: data, then descriptors, so that none speaks of what is not there.
-    fn append(&mut self, packed: &Packed, written: &mut Written) -> Result<()> {
-        let mut table = Vec::with_capacity(packed.pages.len() * DESCRIPTOR as usize);
+    /// Appends a chunk's pages: data, then descriptors, so that none speaks of what is not there. How many there were.
+    fn append(&mut self, packed: &Packed, written: &mut Written) -> Result<u64> {
+        // Descriptors in a row, and where they begin.
+        let mut tables: Vec<(u64, Vec<u8>)> = Vec::new();
+        let mut next = self.layout.descriptors + (packed.first - self.first) * DESCRIPTOR;
+        let mut done = 0;
         let mut offset = self.end;
         // Pages of one word that were not seen before stand behind the others.
         let (mut extra, extra_at) = (Vec::new(), self.end + packed.data.len() as u64);
         let (mut lost, mut zero, mut stored) = (Vec::new(), 0, 0);
         for page in &packed.pages {
+            let here = next;
+            next += DESCRIPTOR;
             let (place, size, flags) = match *page {
+                Stored::Other => continue,
                 Stored::Zero => {
                     zero += 1;
                     (self.layout.zero_page, PAGE_SIZE as u32, 0)
@@ -236,20 +247,25 @@ impl File<'_> {
                     self.word(word, &mut extra, extra_at)
                 }
             };
-            table.extend(place.to_le_bytes());
-            table.extend(size.to_le_bytes());
-            table.extend(flags.to_le_bytes());
-            table.extend(0_u64.to_le_bytes());
+            done += 1;
+            if tables.last().is_none_or(|(at, table)| at + table.len() as u64 != here) {
+                tables.push((here, Vec::with_capacity(packed.pages.len() * DESCRIPTOR as usize)));
+            }
+            if let Some((_, table)) = tables.last_mut() {
+                table.extend(place.to_le_bytes());
+                table.extend(size.to_le_bytes());
+                table.extend(flags.to_le_bytes());
+                table.extend(0_u64.to_le_bytes());
+            }
         }
         self.out.write_at(&packed.data, self.end)?;
         self.out.write_at(&extra, extra_at)?;
-        self.out.write_at(&table, self.next)?;
-        self.next += table.len() as u64;
+        tables.iter().try_for_each(|(at, table)| self.out.write_at(table, *at))?;
         self.end = extra_at + extra.len() as u64;
         lost.into_iter().for_each(|why| *written.lost.entry(why).or_default() += 1);
         written.zero += zero;
         written.stored += stored;
-        Ok(())
+        Ok(done)
     }
 
     /// The place of the page that is `word` over and over, its size and its flag; a new one goes to `extra`, which will

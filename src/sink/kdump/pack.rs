@@ -3,13 +3,16 @@
 use crate::error::{Absence, Error, Result};
 use crate::pipeline::codec::{Codec, Compressor};
 use crate::pipeline::digest::Leaves;
-use crate::pipeline::walk::{Chunk, Piece, Walker};
+use crate::pipeline::walk::{Chunk, Piece, Ranked, Walker};
+use crate::plan::order::Rank;
 use crate::units::{PAGE_SIZE, Pfn};
 use crate::zero::one_word;
 use std::sync::Mutex;
 
 /// A worker's result: data, and for each page where in it and how.
 pub(super) struct Packed {
+    /// Position of the first of them in the plan.
+    pub(super) first: u64,
     pub(super) data: Vec<u8>,
     pub(super) pages: Vec<Stored>,
     pub(super) leaves: Leaves,
@@ -17,6 +20,8 @@ pub(super) struct Packed {
 
 #[derive(Clone, Copy)]
 pub(super) enum Stored {
+    /// Not of the rank that is written now.
+    Other,
     Zero,
     /// One word of eight bytes over and over.
     Word(u64),
@@ -40,14 +45,21 @@ impl<'w, 'a> Packer<'w, 'a> {
         Self { walker, codec, digest, idle: Mutex::new(Vec::new()) }
     }
 
-    pub(super) fn pack(&self, chunk: Chunk) -> Result<Packed> {
+    pub(super) fn pack(&self, chunk: Chunk, rank: Option<Rank>) -> Result<Packed> {
         let stopped = |_| Error::Usage("a worker stopped".into());
         let reused = self.idle.lock().map_err(|_| stopped(()))?.pop();
         let mut compressor = reused.map_or_else(|| self.codec.compressor(), Ok)?;
         let pages = Vec::with_capacity(chunk.pages as usize);
-        let mut packed = Packed { data: Vec::new(), pages, leaves: Leaves::default() };
+        let mut packed = Packed { first: chunk.first, data: Vec::new(), pages, leaves: Leaves::default() };
         let drop_zero = self.walker.plan().level.drops_zeros();
-        self.walker.visit(chunk, |pfn, piece| {
+        self.walker.visit_ranked(chunk, rank, |piece| {
+            let (pfn, piece) = match piece {
+                Ranked::Piece(pfn, piece) => (pfn, piece),
+                Ranked::Other(n) => {
+                    packed.pages.extend((0..n).map(|_| Stored::Other));
+                    return Ok(());
+                }
+            };
             let mut next = pfn;
             let mut store = |page: &[u8]| {
                 if self.digest {
