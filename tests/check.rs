@@ -267,6 +267,10 @@ fn json_has_the_same() {
     let told: Vec<_> = failed.map(|f| (f["what"].as_str().unwrap(), f["way_out"].is_string())).collect();
     assert_eq!(told, [("reservation", true), ("loaded", true)]);
     assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
+    // What kexec says in a PVH dom0 is not about Xen.
+    let (status, text, _) = run(&recorded("debian-12-pvh"), &["--json"]);
+    let json: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((status, &json["reservation"], &json["reservation_needed"]), (1, &Value::Null, &Value::Null));
 }
 
 #[test]

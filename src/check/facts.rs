@@ -308,7 +308,7 @@ fn log_says(log: &str) -> Option<Reserved> {
 
 /// The value of `crashkernel=`, the last of them.
 pub(super) fn crashkernel(line: &str) -> Option<&str> {
-    line.split_whitespace().filter_map(|word| word.strip_prefix("crashkernel=")).last()
+    line.split_whitespace().filter_map(|word| word.strip_prefix("crashkernel=")).next_back()
 }
 
 /// `128M` or `128M@16M`; nothing of `1G-4G:128M` and the like, which depends on the machine.

@@ -244,7 +244,7 @@ fn reservation(facts: &Facts) -> Finding {
     let needed = need(*dom0);
     let of = format!("{} for a capture kernel and a cut of a dom0 of {}", size(needed), size(*dom0));
     if bytes < needed {
-        return warn(what, format!("{has}; it should be {of}"), format!("set {option} there and reboot"));
+        return warn(what, format!("{has}; it should be {of}"), format!("set {option} on Xen's command line and reboot"));
     }
     ok(what, format!("{has}; needed are {of}"))
 }

@@ -49,9 +49,9 @@ impl Kdump {
     /// Assignments of a shell; the last one counts.
     fn tools(text: &str) -> Self {
         let value = |name: &str| {
-            let set = text.lines().filter_map(|l| l.trim().strip_prefix(name)?.strip_prefix('='));
+            let mut set = text.lines().filter_map(|l| l.trim().strip_prefix(name)?.strip_prefix('='));
             let bare = |v: &str| v.split([';', '#']).next().unwrap_or("").trim().trim_matches(['"', '\'']).to_string();
-            set.last().map(bare).filter(|v| !v.is_empty())
+            set.next_back().map(bare).filter(|v| !v.is_empty())
         };
         let away = ["NFS", "SSH", "FTP"].into_iter().find_map(|n| Some(format!("{n}={}", value(n)?)));
         let folder = || Target::Folder(value("KDUMP_COREDIR").unwrap_or(FOLDER.into()));

@@ -75,7 +75,7 @@ pub struct Check {
     pub version: &'static str,
     /// What the findings come to.
     pub verdict: Verdict,
-    /// Bytes to reserve for the crash kernel; nothing if dom0's size is not known.
+    /// Bytes to reserve for the crash kernel; nothing if this is no dom0 that could crash, or its size is not known.
     pub reservation_needed: Option<u64>,
     /// Bytes that Xen has reserved, if that is known.
     pub reservation: Option<u64>,
@@ -92,6 +92,7 @@ impl Check {
     /// What is seen, judged.
     pub fn judge(facts: &Facts) -> Self {
         let findings = judge::findings(facts);
+        let is_dom0 = findings.first().is_some_and(|f| f.status == Status::Ok);
         let any = |status| findings.iter().any(|f| f.status == status);
         let verdict = match () {
             () if any(Status::Fail) => Verdict::Bad,
@@ -101,8 +102,9 @@ impl Check {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             verdict,
-            reservation_needed: facts.dom0_bytes.get().map(|b| need(*b)),
-            reservation: facts.reserved.get().map(|r| r.bytes),
+            reservation_needed: facts.dom0_bytes.get().filter(|_| is_dom0).map(|b| need(*b)),
+            // What kexec says elsewhere is not about Xen.
+            reservation: facts.reserved.get().filter(|_| is_dom0).map(|r| r.bytes),
             findings,
         }
     }

@@ -21,7 +21,7 @@ impl Check {
         for found in self.findings.iter().filter(|f| !quiet || f.status != Status::Ok) {
             text.push_str(&format!("{:<8}{:<12} {}", found.status, found.what, found.seen));
             if let Some(way_out) = &found.way_out {
-                text.push_str(&format!("; {way_out}"));
+                text.push_str(&format!(" -> {way_out}"));
             }
             text.push('\n');
         }
