@@ -244,7 +244,11 @@ fn reservation(facts: &Facts) -> Finding {
     let needed = need(*dom0);
     let of = format!("{} for a capture kernel and a cut of a dom0 of {}", size(needed), size(*dom0));
     if bytes < needed {
-        return warn(what, format!("{has}; it should be {of}"), format!("set {option} on Xen's command line and reboot"));
+        return warn(
+            what,
+            format!("{has}; it should be {of}"),
+            format!("set {option} on Xen's command line and reboot"),
+        );
     }
     ok(what, format!("{has}; needed are {of}"))
 }
@@ -305,8 +309,12 @@ fn room(facts: &Facts) -> Finding {
     }
     let by = facts.kdump.get().map_or("where kdump saves by default".to_string(), |k| format!("by {}", k.file));
     let (Some(place), Some(dom0)) = (facts.room.get(), facts.dom0_bytes.get()) else {
-        let why = why(&facts.room).or(why(&facts.dom0_bytes));
-        return facts.unknown(what, "the room for dumps", why, "mend that");
+        let why = why(&facts.room).or(why(&facts.dom0_bytes)).unwrap_or("nothing tells");
+        return warn(
+            what,
+            format!("the room for dumps cannot be told: {why}"),
+            "see to it that there is as much as dom0 has",
+        );
     };
     let free = format!("{} free in {} ({by})", size(place.free), place.folder);
     if place.free < *dom0 {
