@@ -82,6 +82,12 @@ impl Copied {
         (status, odd.map(|f| (f.what, f.status, format!("{}; {}", f.seen, f.way_out.unwrap_or_default()))).collect())
     }
 
+    /// Among the findings is this one.
+    fn has(&self, what: &str, status: Status, words: &str) {
+        let (_, odd) = self.says();
+        assert!(odd.iter().any(|o| o.0 == what && o.1 == status && o.2.contains(words)), "{odd:?}");
+    }
+
     /// One finding alone is not ok, and says `words`.
     fn only(&self, exit: i32, what: &str, status: Status, words: &str) {
         let (code, odd) = self.says();
@@ -240,6 +246,22 @@ fn what_cannot_be_looked_at_is_not_fine() {
         odd.iter().any(|o| o.0 == "reservation" && o.2.contains("xl info ended with 1 and said: no Xen")),
         "{odd:?}"
     );
+}
+
+#[test]
+fn a_configuration_is_looked_for_in_the_kernel_too() {
+    let host = Copied::of(GOOD);
+    let path = "boot/config-6.1.0-56-amd64";
+    let text = std::fs::read(host.0.path().join(path)).unwrap();
+    let (status, odd) = host.remove(path).says();
+    let names: Vec<_> = odd.iter().map(|o| (o.0, o.1)).collect();
+    assert_eq!((status, names), (3, vec![("kallsyms", Status::Warn), ("capture", Status::Unknown)]), "{odd:?}");
+    let packed = flate2::read::GzEncoder::new(&*text, flate2::Compression::fast());
+    let packed: Vec<u8> = std::io::Read::bytes(packed).map(|b| b.unwrap()).collect();
+    std::fs::write(host.0.path().join("proc/config.gz"), packed).unwrap();
+    assert_eq!(host.says(), (0, vec![]));
+    std::fs::write(host.0.path().join("proc/config.gz"), "not packed").unwrap();
+    host.has("capture", Status::Unknown, "/proc/config.gz makes no sense");
 }
 
 /// Nobody is told that nothing is loaded because he may not ask.
