@@ -17,7 +17,8 @@ const MIB: u64 = 1 << 20;
 /// For a capture kernel and its initramfs: what kdump-tools reserves on bare metal, and what Debian's kernels 6.1 and 6.12 saved
 /// dumps of Xen in, with 76 and 83 MiB of it left to programs.
 const CAPTURE_BYTES: u64 = 128 * MIB;
-/// For a cut in the capture kernel, besides two bits for each page of dom0.
+/// For a cut in the capture kernel, besides two bits for each page of dom0. Of a dom0 of 4 GiB it took 8 MiB with the default level
+/// and one thread, 38 MiB with -d 1 and two.
 const CUT_BYTES: u64 = 64 * MIB;
 
 /// XENFEAT_auto_translated_physmap: not a PV domain.
@@ -284,6 +285,7 @@ fn loaded(facts: &Facts) -> Finding {
     }
 }
 
+/// Linux tells Xen of a panic whatever `kernel.panic` is: seen with 0, 1 and 20, which waits 20 s before.
 fn panic(facts: &Facts) -> Finding {
     let what = "panic";
     let (Some(panic), Some(oops)) = (facts.panic.get(), facts.panic_on_oops.get()) else {
