@@ -28,6 +28,7 @@
 //! | [`recut`] | a cut as input: what its note tells, and its pages as they are |
 //! | `mount` | shows cuts as files of a mounted folder, made as they are read (feature `mount`) |
 //! | [`mod@map`] | draws the machine's memory by owner |
+//! | [`check`] | before any crash: whether this host would give a good dump |
 //! | [`cli`] | the command |
 //!
 //! Arrows run downwards only; [`cut`](mod@cut) joins them, [`report`] and [`info`] tell, [`log`](mod@log) prints what kernels and
@@ -154,6 +155,7 @@ compile_error!("xdump-cut needs a 64-bit little-endian machine");
 pub mod bitmap;
 pub mod bytes;
 mod cache;
+pub mod check;
 pub mod cli;
 pub mod cut;
 pub mod damage;

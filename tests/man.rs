@@ -304,6 +304,48 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "CHECK",
+        &[
+            (
+                "",
+                "check is run in dom0 as root, after the installation and from time to time. It changes nothing. Each line is \
+                  a matter: ok; warn, if a dump will come but there is something to know; FAIL, if a crash now would not give \
+                  a good dump; unknown, if it decides and could not be looked at. Behind what was seen stands the way out. The \
+                  last line is the verdict. With --json: version, verdict (good, bad, unknown), reservation and \
+                  reservation_needed in bytes, and findings, each of what, status, seen and way_out.",
+            ),
+            (
+                "dom0",
+                "A PV dom0 of Xen on x86_64. Into Xen below a PVH dom0 kexec cannot load a crash kernel. Where this fails, it stands alone.",
+            ),
+            ("xen, kernel", "Versions, against those whose dumps are tested. Others are a warning."),
+            ("vmcoreinfo, kallsyms", "Whether dom0's kernel has in memory what dump levels and symbols are read from."),
+            ("capture", "Whether the capture kernel can save a dump: CONFIG_CRASH_DUMP and CONFIG_PROC_VMCORE."),
+            (
+                "reservation",
+                "What Xen has reserved, by kexec --print-ckr-size, else its log or its command line. It should be 128 MiB for \
+                  a capture kernel with its initramfs, 64 MiB for a cut, and two bits for each page of dom0, in whole MiB. \
+                  Less is a warning, as a small kernel may do with less; nothing, or less than the kernel takes to start, fails.",
+            ),
+            (
+                "loaded",
+                "Whether Xen has a crash kernel, by kexec -p -S: its status is 1 if so. The files of dom0's own kernel, \
+                  /sys/kernel/kexec_crash_loaded among them, do not tell. A kexec that was built without Xen cannot load one.",
+            ),
+            ("panic", "What comes to a panic, which goes to Xen. With kernel.panic_on_oops=0 an oops does not."),
+            (
+                "kdump, room, tool",
+                "kdump-tools' or dracut's set-up, free room where it saves against the size of dom0 and of the machine, and whether the \
+                  capture kernel has xdump-cut. The last two are warnings: a level makes a dump smaller, and a dump can be cut later.",
+            ),
+            (
+                "",
+                "Without root, Xen cannot be asked: reservation and loaded are unknown. What a disk or a driver does in the \
+                  capture kernel, only a crash shows; have one, once, when it does no harm: xl debug-keys C.",
+            ),
+        ],
+    ),
+    (
         "EXIT STATUS",
         &[
             (
@@ -315,14 +357,15 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
                 "1",
                 "The input is no Xen dump that can be cut, or is damaged where it must not be. Trying again gives the same. With \
                   --all-domains: some domains could not be cut; each is told on standard error, and 2 or 3 says that a \
-                  file stood in the way.",
+                  file stood in the way. With check: a crash now would not give a good dump.",
             ),
             ("2", "The command line is wrong, or OUT exists."),
             (
                 "3",
                 "A file could not be read or written: no such file, no permission, a full disk (what was written until then is \
                   kept, see FORMATS), an output that --verify found to be other than what was written, a folder that cannot be \
-                  mounted. Trying again may help.",
+                  mounted. Trying again may help. With check: nothing fails, but something that decides could not be looked at, most often \
+                  for want of root.",
             ),
             (
                 "of a command",
@@ -404,6 +447,8 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             ("xdump-cut info --map vmcore", "What the dump holds, and whose each part of the machine's memory is."),
             ("xdump-cut info --map memory.svg vmcore", "The same with a picture for a browser."),
             ("xdump-cut log --xen vmcore | tail", "What Xen said last."),
+            ("xdump-cut check", "In dom0, before any crash: would it give a good dump?"),
+            ("xdump-cut check -q || alert", "The same for a monitoring script."),
         ],
     ),
     ("SEE ALSO", &[("", "crash(8), drgn(1), gdb(1), makedumpfile(8)")]),
@@ -426,6 +471,7 @@ fn page() -> String {
         "log [--domain ID|NAME | --xen] [--raw] [--xen-syms FILE] [--no-mmap] [--tmp-dir DIR] VMCORE",
         "mount [-d LEVEL] [--cache SIZE] [--xen-syms FILE] [--no-mmap] [--tmp-dir DIR] DUMP DIR",
         "mount [--domain ID|NAME] [OPTIONS] DUMP -- COMMAND [WORDS with {}]...",
+        "check [--json | --quiet]",
         "info [OPTIONS] --split PART...",
         "log [OPTIONS] --split PART...",
         "mount [OPTIONS] --split PART... DIR",

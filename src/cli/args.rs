@@ -1,5 +1,6 @@
 //! What can be typed. `--help` and the man page are made from these comments.
 
+use super::check::CheckArgs;
 use crate::error::Error;
 use crate::options::Which;
 use crate::pipeline::codec::Codec;
@@ -56,6 +57,13 @@ pub enum Command {
         override_usage = "xdump-cut mount [OPTIONS] DUMP DIR\n       xdump-cut mount [OPTIONS] DUMP -- COMMAND [WORDS with {}]..."
     )]
     Mount(MountArgs),
+    /// Tell whether a crash of this host, now, would give a good dump.
+    ///
+    /// To be run in dom0, as root, before any crash: whether this Xen, this kernel and this version of the tool fit together,
+    /// what the crash kernel's reservation must be and is, whether a crash kernel is loaded, whether there is room. A line for
+    /// each matter: ok, warn, FAIL or unknown, what was seen, and the way out. Nothing is changed. The exit status is 0 if nothing
+    /// fails, 1 if a crash now would not give a good dump, 3 if nothing fails but something that decides could not be looked at.
+    Check(CheckArgs),
 }
 
 /// How to cut.

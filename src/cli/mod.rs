@@ -1,6 +1,7 @@
 //! The command line: thin, above everything else.
 
 pub mod args;
+pub mod check;
 pub mod exit;
 mod logs;
 pub mod map;
@@ -51,6 +52,7 @@ pub fn run() -> ExitCode {
             Err(e) => ("info".into(), Err(e)),
         },
         Some(Command::Log(log)) => (log.vmcore.clone(), print_log(&log)),
+        Some(Command::Check(args)) => return check::check(&args).into(),
         Some(Command::Mount(args)) => return ExitCode::from(mount::mount(args)),
         None => {
             let vmcore = args.cut.vmcore.clone().unwrap_or_default();
