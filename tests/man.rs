@@ -406,7 +406,7 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             ("xdump-cut log --xen vmcore | tail", "What Xen said last."),
         ],
     ),
-    ("SEE ALSO", &[("", "crash(8), drgn(1), gdb(1), makedumpfile(8)")]),
+    ("SEE ALSO", &[("", "crash(8), drgn(1), gdb(1), makedumpfile(8), xdump-cut-kdump(7)")]),
 ];
 
 fn page() -> String {
