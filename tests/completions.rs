@@ -51,7 +51,11 @@ fn shells_complete_options_and_commands() {
     let said = said.unwrap_or_else(|e| panic!("fish: {e}: run .ci/tools"));
     let text = String::from_utf8(said.stdout).unwrap();
     for word in ["--verify\t", "--version\t", "info\t"] {
-        assert!(text.lines().any(|line| line.starts_with(word)), "{word}: {text}{}", String::from_utf8_lossy(&said.stderr));
+        assert!(
+            text.lines().any(|line| line.starts_with(word)),
+            "{word}: {text}{}",
+            String::from_utf8_lossy(&said.stderr)
+        );
     }
     // zsh completes in a terminal only: that it takes the file for a completion of xdump-cut is what can be asked here.
     let zsh = "fpath=(${1:h} $fpath); autoload -Uz compinit; compinit -u -D; echo $_comps[xdump-cut]; autoload +X _xdump-cut && echo loaded";

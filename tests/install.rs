@@ -89,7 +89,8 @@ fn the_debian_package_has_what_install_has() {
     install(&root, "/usr");
     let manifest = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
     let mut packaged = Vec::new();
-    for line in manifest.lines().skip_while(|l| !l.starts_with("assets = ")).skip(1).take_while(|l| !l.starts_with(']')) {
+    for line in manifest.lines().skip_while(|l| !l.starts_with("assets = ")).skip(1).take_while(|l| !l.starts_with(']'))
+    {
         let words: Vec<_> = line.split('"').skip(1).step_by(2).collect();
         let [from, to, mode] = words[..] else { panic!("{line}") };
         let name = if to.ends_with('/') { format!("{to}{}", from.rsplit('/').next().unwrap()) } else { to.to_owned() };
@@ -110,5 +111,17 @@ fn man_pages_are_well_formed() {
         let lint = Command::new("mandoc").args(["-T", "lint", "-W", least]).arg(&page).output();
         let lint = lint.unwrap_or_else(|e| panic!("mandoc: {e}: run .ci/tools"));
         assert!(lint.status.success(), "{}", String::from_utf8_lossy(&lint.stdout));
+    }
+}
+
+/// Capture kernels' small systems have no more than a POSIX shell.
+#[test]
+fn scripts_are_for_any_shell() {
+    for name in ["install", "makedumpfile/makedumpfile", "systemd/xdump-cut-saved"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist").join(name);
+        assert!(std::fs::read_to_string(&path).unwrap().starts_with("#!/bin/sh\n"));
+        let check = Command::new("shellcheck").args(["-s", "sh"]).arg(&path).output();
+        let check = check.unwrap_or_else(|e| panic!("shellcheck: {e}: run .ci/tools"));
+        assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
     }
 }

@@ -21,7 +21,8 @@ fn program() -> Command {
 /// A shell script, `$1` and so on being `args`. Along PATH stand the wrapper, xdump-cut, and the machine's makedumpfile.
 fn script_with(shell: &[&str], script: &str, args: &[&Path], options: &str) -> Ran {
     let bin = Path::new(env!("CARGO_BIN_EXE_xdump-cut")).parent().unwrap();
-    let path = format!("{}/dist/makedumpfile:{}:/usr/bin:/usr/sbin:/bin:/sbin", env!("CARGO_MANIFEST_DIR"), bin.display());
+    let path =
+        format!("{}/dist/makedumpfile:{}:/usr/bin:/usr/sbin:/bin:/sbin", env!("CARGO_MANIFEST_DIR"), bin.display());
     let mut command = Command::new(shell[0]);
     command.args(&shell[1..]).arg("-c").arg(script).arg("sh").args(args);
     command.env("PATH", path).env("XDUMP_CUT_OPTIONS", options);
@@ -263,7 +264,10 @@ fn debians_kdump_config_sends_a_cut_by_ssh() {
         let stand_ins = root.join("stand-ins");
         std::fs::create_dir(&stand_ins).unwrap();
         for (name, text) in [
-            ("ssh", "#!/bin/sh\nwhile [ $# -gt 0 ]; do case $1 in -i) shift 2;; *@*) shift; break;; esac; done\nexec sh -c \"$*\"\n"),
+            (
+                "ssh",
+                "#!/bin/sh\nwhile [ $# -gt 0 ]; do case $1 in -i) shift 2;; *@*) shift; break;; esac; done\nexec sh -c \"$*\"\n",
+            ),
             ("scp", "#!/bin/sh\n[ \"$1\" = -i ] && shift 2\nexec cp \"$1\" \"${2#*:}\"\n"),
         ] {
             std::fs::write(stand_ins.join(name), text).unwrap();
@@ -272,14 +276,20 @@ fn debians_kdump_config_sends_a_cut_by_ssh() {
         let ran = in_root(&root, vmcore, &["/bin/sh", "/kdump-config", "savecore"]);
         assert!(ran.status.success(), "{release}: {}{}", ran.stdout, ran.stderr);
         let file = saved(&root);
-        assert!(file("dump.").is_some_and(|bytes| bytes == flat(&["-z"], vmcore)), "{release}: {}{}", ran.stdout, ran.stderr);
+        assert!(
+            file("dump.").is_some_and(|bytes| bytes == flat(&["-z"], vmcore)),
+            "{release}: {}{}",
+            ran.stdout,
+            ran.stderr
+        );
         assert_eq!(file("dmesg."), Some(log(&[], vmcore)), "{release}");
     }
 }
 
 /// The directives of dist/kdump-utils/kdump.conf, as installed.
 fn core_collectors() -> Vec<String> {
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/kdump-utils/kdump.conf")).unwrap();
+    let text =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/kdump-utils/kdump.conf")).unwrap();
     let wrapper = format!("{}/dist/makedumpfile/makedumpfile", env!("CARGO_MANIFEST_DIR"));
     let lines = text.lines().filter_map(|line| line.trim_start_matches('#').strip_prefix("core_collector "));
     lines.map(|line| line.replace("/usr/libexec/xdump-cut/makedumpfile", &wrapper)).collect()
@@ -308,7 +318,9 @@ fn kdump_utils_core_collectors_work() {
         assert!(ran.status.success() && read(&flat) == stream, "{collector}: {}", ran.stderr);
         // A disk keeps behind the dump what it held before.
         std::fs::write(&disk, vec![0xa5; 32 << 20]).unwrap();
-        let onto = format!("{collector} \"$1\" | dd of=\"$2\" bs=512 conv=notrunc && /usr/bin/makedumpfile -R \"$3\" < \"$2\"");
+        let onto = format!(
+            "{collector} \"$1\" | dd of=\"$2\" bs=512 conv=notrunc && /usr/bin/makedumpfile -R \"$3\" < \"$2\""
+        );
         let ran = script_with(&["dash"], &onto, &[vmcore, &disk, &back], "");
         assert!(ran.status.success(), "{collector}: {}{}", ran.stdout, ran.stderr);
         let again = dir.join("again");
