@@ -20,13 +20,15 @@ fn the_completions_tell_what_the_command_line_is() {
     for (shell, name) in FILES {
         let mut made = Vec::new();
         clap_complete::generate(shell, &mut Args::command(), "xdump-cut", &mut made);
+        // clap_complete 4.6.11 spells a name with a dash in two ways, and so never comes to the options of commands in bash.
+        let made = String::from_utf8(made).unwrap().replace("xdump__subcmd__cut", "xdump__cut");
         let path = path(name);
         if std::env::var_os("UPDATE").is_some() {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(&path, &made).unwrap();
         }
         assert!(
-            std::fs::read(&path).is_ok_and(|there| there == made),
+            std::fs::read_to_string(&path).is_ok_and(|there| there == made),
             "{} is not up to date: UPDATE=1 cargo test --test completions",
             path.display()
         );
@@ -43,14 +45,15 @@ fn asked(shell: &str, script: &str, name: &str) -> String {
 
 #[test]
 fn shells_complete_options_and_commands() {
-    let bash = "source \"$1\"; COMP_WORDS=(xdump-cut --ver); COMP_CWORD=1; _xdump-cut xdump-cut --ver xdump-cut; \
-                echo \"${COMPREPLY[@]}\"; COMP_WORDS=(xdump-cut inf); _xdump-cut xdump-cut inf xdump-cut; echo \"${COMPREPLY[@]}\"";
-    assert_eq!(asked("bash", bash, "xdump-cut.bash"), "--verify --version\ninfo\n");
-    let fish = "source $argv[1]; complete -C 'xdump-cut --ver'; complete -C 'xdump-cut inf'";
+    let bash = r#"source "$1"
+        try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _xdump__cut "$1" "${!#}" "${COMP_WORDS[COMP_CWORD - 1]}"; echo "${COMPREPLY[@]}"; }
+        try xdump-cut --ver; try xdump-cut inf; try xdump-cut info --xe; try xdump-cut vmcore out --report j"#;
+    assert_eq!(asked("bash", bash, "xdump-cut.bash"), "--verify --version\ninfo\n--xen-syms\njson\n");
+    let fish = "source $argv[1]; complete -C 'xdump-cut --ver'; complete -C 'xdump-cut inf'; complete -C 'xdump-cut info --xe'";
     let said = Command::new("fish").args(["--no-config", "-c", fish]).arg(path("xdump-cut.fish")).output();
     let said = said.unwrap_or_else(|e| panic!("fish: {e}: run .ci/tools"));
     let text = String::from_utf8(said.stdout).unwrap();
-    for word in ["--verify\t", "--version\t", "info\t"] {
+    for word in ["--verify\t", "--version\t", "info\t", "--xen-syms\t"] {
         assert!(
             text.lines().any(|line| line.starts_with(word)),
             "{word}: {text}{}",

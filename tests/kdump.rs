@@ -4,13 +4,11 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
-mod synth;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::installed::{LIMIT, dump, folder, in_root, install};
 use support::tools::{Ran, run, tool};
-use synth::{Defect, Machine};
 
 const SHELLS: [&[&str]; 3] = [&["dash"], &["bash", "--posix"], &["busybox", "sh"]];
 
@@ -154,8 +152,8 @@ fn what_xdump_cut_fails_at_is_makedumpfiles_or_copied() {
     }
     // What neither of them can read is copied, where the reader is a pipe that would end in an empty file.
     let damaged = dir.join("vmcore");
-    let machine = Machine::new().linear_p2m(Some(false)).m2p_unset(true).defect(Defect::FrameListListOutside);
-    machine.build().write_sparse(&damaged).unwrap();
+    // Xen's page tables are behind what is left.
+    std::fs::write(&damaged, &read(vmcore)[..4 << 20]).unwrap();
     each_shell("rm -f \"$2\"; $m -F -c -d 31 \"$1\" > \"$2\"", &[&damaged, out], "", |ran| {
         assert!(ran.status.success() && ran.stderr.contains("as it is"), "{}", ran.stderr);
         assert!(read(out) == read(&damaged));
