@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use support::installed::{LIMIT, folder, install};
-use support::tools::run;
+use support::tools::{run, tool};
 
 /// Files below `root` with their modes.
 fn files(root: &Path) -> Vec<(String, u32)> {
@@ -96,25 +96,35 @@ fn install_fills_in_the_folders_and_keeps_settings() {
     assert!(ran.status.code() == Some(1) && ran.stderr.contains("is missing: cargo build"), "{}", ran.stderr);
 }
 
-/// The Debian package has the same files.
+/// The Debian package, made of what was built for this test, has the same files, at Debian's places.
 #[test]
 fn the_debian_package_has_what_install_has() {
-    let root = folder("install");
+    let [root, package] = [folder("install"), folder("deb")];
     install(&root, "/usr");
-    let manifest = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
-    let mut packaged = Vec::new();
-    for line in manifest.lines().skip_while(|l| !l.starts_with("assets = ")).skip(1).take_while(|l| !l.starts_with(']'))
-    {
-        let words: Vec<_> = line.split('"').skip(1).step_by(2).collect();
-        let [from, to, mode] = words[..] else { panic!("{line}") };
-        let name = if to.ends_with('/') { format!("{to}{}", from.rsplit('/').next().unwrap()) } else { to.to_owned() };
-        // Debian's place for what packages bring; licences are in its copyright file.
+    let deb = package.join("xdump-cut.deb");
+    let built = Path::new(env!("CARGO_BIN_EXE_xdump-cut")).parent().unwrap();
+    let profile = if built.ends_with("release") { "release" } else { "dev" };
+    let mut make = Command::new(tool("cargo-deb"));
+    make.args(["--no-build", "--strip", "--profile", profile, "--manifest-path"]);
+    make.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).arg("--output").arg(&deb);
+    let ran = run(make.env("CARGO_TARGET_DIR", built.parent().unwrap()), LIMIT);
+    assert!(ran.status.success(), "{}", ran.stderr);
+    let fields = run(Command::new("dpkg-deb").arg("-f").arg(&deb), LIMIT).stdout;
+    assert!(fields.contains("Package: xdump-cut\n") && fields.contains("Depends: libc6"), "{fields}");
+
+    let unpacked = package.join("root");
+    let ran = run(Command::new("dpkg-deb").arg("-x").args([&deb, &unpacked]), LIMIT);
+    assert!(ran.status.success(), "{}", ran.stderr);
+    let there = files(&unpacked).into_iter().map(|(name, mode)| {
         let name = name.replace("zsh/vendor-completions", "zsh/site-functions");
-        packaged.push((name, u32::from_str_radix(mode, 8).unwrap()));
-    }
-    packaged.sort();
+        (name.strip_suffix(".gz").map(str::to_owned).unwrap_or(name), mode)
+    });
+    let there: Vec<_> = there.filter(|(name, _)| !name.ends_with("/copyright")).collect();
+    // Debian has licences in the copyright file.
     let installed: Vec<_> = files(&root).into_iter().filter(|(name, _)| !name.contains("LICENSE")).collect();
-    assert_eq!(packaged, installed);
+    assert_eq!(there, installed);
+    let ran = run(Command::new(unpacked.join("usr/bin/xdump-cut")).arg("--version"), LIMIT);
+    assert_eq!(ran.stdout, format!("xdump-cut {}\n", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]
