@@ -16,6 +16,9 @@ _xdump__cut() {
             ",$1")
                 cmd="xdump__cut"
                 ;;
+            xdump__cut,check)
+                cmd="xdump__cut__subcmd__check"
+                ;;
             xdump__cut,help)
                 cmd="xdump__cut__subcmd__help"
                 ;;
@@ -27,6 +30,9 @@ _xdump__cut() {
                 ;;
             xdump__cut,mount)
                 cmd="xdump__cut__subcmd__mount"
+                ;;
+            xdump__cut__subcmd__help,check)
+                cmd="xdump__cut__subcmd__help__subcmd__check"
                 ;;
             xdump__cut__subcmd__help,help)
                 cmd="xdump__cut__subcmd__help__subcmd__help"
@@ -47,7 +53,7 @@ _xdump__cut() {
 
     case "${cmd}" in
         xdump__cut)
-            opts="-F -L -d -E -z -c -l -p -f -i -x -q -h -V --split --flatten --limit --dry-run --verify --digest --strict --domain --all-domains --dump-level --exclude --require-level --format --layout --keep-xen --compress --force --vmcoreinfo --vmlinux --system-map --xen-syms --report --quiet --threads --no-mmap --tmp-dir --help --version info log mount help"
+            opts="-F -L -d -E -z -c -l -p -f -i -x -q -h -V --split --flatten --limit --dry-run --verify --digest --strict --domain --all-domains --dump-level --exclude --require-level --format --layout --keep-xen --compress --force --vmcoreinfo --vmlinux --system-map --xen-syms --report --quiet --threads --dump-dmesg --dump-xen-dmesg --memory --timeout --no-mmap --tmp-dir --help --version info log mount check help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -125,6 +131,22 @@ _xdump__cut() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --dump-dmesg)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --dump-xen-dmesg)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --memory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --tmp-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -136,9 +158,41 @@ _xdump__cut() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        xdump__cut__subcmd__help)
-            opts="info log mount help"
+        xdump__cut__subcmd__check)
+            opts="-q -h --json --quiet --root --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xdump__cut__subcmd__help)
+            opts="info log mount check help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xdump__cut__subcmd__help__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_xdump_cut_global_optspecs
-    string join \n split= F/flatten L/limit= dry-run verify digest strict domain= all-domains d/dump-level= exclude= require-level format= E layout= keep-xen compress= z c l p f/force i/vmcoreinfo= x/vmlinux= system-map= xen-syms= report= q/quiet threads= no-mmap tmp-dir= h/help V/version
+    string join \n split= F/flatten L/limit= dry-run verify digest strict domain= all-domains d/dump-level= exclude= require-level format= E layout= keep-xen compress= z c l p f/force i/vmcoreinfo= x/vmlinux= system-map= xen-syms= report= q/quiet threads= dump-dmesg= dump-xen-dmesg= memory= timeout= no-mmap tmp-dir= h/help V/version
 end
 
 function __fish_xdump_cut_needs_command
@@ -42,7 +42,11 @@ complete -c xdump-cut -n "__fish_xdump_cut_needs_command" -l system-map -d 'The 
 complete -c xdump-cut -n "__fish_xdump_cut_needs_command" -l xen-syms -d 'The host\'s xen-syms (Xen\'s ELF file with .symtab, DWARF if it has any), for a dump without Xen\'s notes, as QEMU\'s and libvirt\'s dump-guest-memory make them. Such a dump is cut without it too, if Xen can be found in memory' -r -F
 complete -c xdump-cut -n "__fish_xdump_cut_needs_command" -l report -d 'How the report at the end is printed on standard output' -r -f -a "text\t'For people'
 json\t'For scripts'"
-complete -c xdump-cut -n "__fish_xdump_cut_needs_command" -l threads -d 'Worker threads. The output is the same for any number. The default is one per CPU' -r
+complete -c xdump-cut -n "__fish_xdump_cut_needs_command" -l threads -d 'Worker threads. The output is the same for any number. The default is one per CPU that may be used, by affinity and by the cgroup\'s quota' -r
+complete -c xdump-cut -n "__fish_xdump_cut_needs_command" -l dump-dmesg -d 'Save the domain\'s kernel log in FILE before anything else, as `xdump-cut log` prints it. Where that fails there is a warning, and the cut is made all the same. With two names in all, as in makedumpfile\'s --dump-dmesg VMCORE FILE, the log is all that is written' -r -F
+complete -c xdump-cut -n "__fish_xdump_cut_needs_command" -l dump-xen-dmesg -d 'Save Xen\'s console ring in FILE, likewise' -r -F
+complete -c xdump-cut -n "__fish_xdump_cut_needs_command" -l memory -d 'Take SIZE bytes of memory at most (or with K, M, G, T behind it; 16M is the least): fewer threads, fewer pages in hand, and the dump mapped in small windows. What is known of each of the domain\'s pages, two bits and more, has to fit; there is a warning if it does not. The default is no limit; for /proc/vmcore it is a quarter of MemAvailable' -r
+complete -c xdump-cut -n "__fish_xdump_cut_needs_command" -l timeout -d 'Stop writing after so long, counted from the start: seconds, or with s, m or h behind it. What was written by then is left as with -L. SIGTERM, SIGINT and SIGHUP end a cut in the same way, and a second one at once' -r
 complete -c xdump-cut -n "__fish_xdump_cut_needs_command" -l tmp-dir -d 'Where a dump is unpacked that cannot be read in place: a compressed one, or a pipe. The default is TMPDIR, or /tmp' -r -F
 complete -c xdump-cut -n "__fish_xdump_cut_needs_command" -s F -l flatten -d 'Write a flattened stream (makedumpfile -F), for pipes: crash opens a file of it, and makedumpfile -R makes an ordinary file of it. Chosen by itself where OUT is -; without OUT it goes there'
 complete -c xdump-cut -n "__fish_xdump_cut_needs_command" -l dry-run -d 'Write nothing, and tell what would be written: pages by class, and the size in each format, at most and estimated from a sample of the pages. With OUT, also whether there is room for it. OUT may be left out'
@@ -65,6 +69,7 @@ complete -c xdump-cut -n "__fish_xdump_cut_needs_command" -s V -l version -d 'Pr
 complete -c xdump-cut -n "__fish_xdump_cut_needs_command" -a "info" -d 'Tell what a Xen dump holds'
 complete -c xdump-cut -n "__fish_xdump_cut_needs_command" -a "log" -d 'Print dom0\'s kernel log, another domain\'s, or Xen\'s console ring, as dmesg would'
 complete -c xdump-cut -n "__fish_xdump_cut_needs_command" -a "mount" -d 'Show a cut, or each domain of a full dump, as an ELF vmcore in a folder, without writing a byte'
+complete -c xdump-cut -n "__fish_xdump_cut_needs_command" -a "check" -d 'Tell whether a crash of this host, now, would give a good dump'
 complete -c xdump-cut -n "__fish_xdump_cut_needs_command" -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand info" -l xen-syms -d 'The host\'s xen-syms, for a dump without Xen\'s notes' -r -F
 complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand info" -l map -d 'Draw the machine\'s memory by owner (dom0, each domain, Xen, free, I/O), and where it is all zeros, with a legend that sums up to all of it: below the text, or as a picture in FILE.svg. A name that does not end in .svg is the dump\'s. All pages are looked at; on a machine of more than 8 GiB a sample of that size, and the figures are estimates' -r -F
@@ -90,7 +95,12 @@ complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand mount" -l tmp-dir -d
 complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand mount" -l split -d 'The dump is split: all arguments but DIR are its parts'
 complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand mount" -l no-mmap -d 'Read the dump instead of mapping it'
 complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand mount" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand help; and not __fish_seen_subcommand_from info log mount help" -f -a "info" -d 'Tell what a Xen dump holds'
-complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand help; and not __fish_seen_subcommand_from info log mount help" -f -a "log" -d 'Print dom0\'s kernel log, another domain\'s, or Xen\'s console ring, as dmesg would'
-complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand help; and not __fish_seen_subcommand_from info log mount help" -f -a "mount" -d 'Show a cut, or each domain of a full dump, as an ELF vmcore in a folder, without writing a byte'
-complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand help; and not __fish_seen_subcommand_from info log mount help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand check" -l root -d 'Look at a recorded tree instead of the running system' -r -F
+complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand check" -l json -d 'Print JSON'
+complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand check" -s q -l quiet -d 'Print only what is not ok; nothing if all is'
+complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand help; and not __fish_seen_subcommand_from info log mount check help" -f -a "info" -d 'Tell what a Xen dump holds'
+complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand help; and not __fish_seen_subcommand_from info log mount check help" -f -a "log" -d 'Print dom0\'s kernel log, another domain\'s, or Xen\'s console ring, as dmesg would'
+complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand help; and not __fish_seen_subcommand_from info log mount check help" -f -a "mount" -d 'Show a cut, or each domain of a full dump, as an ELF vmcore in a folder, without writing a byte'
+complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand help; and not __fish_seen_subcommand_from info log mount check help" -f -a "check" -d 'Tell whether a crash of this host, now, would give a good dump'
+complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand help; and not __fish_seen_subcommand_from info log mount check help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
