@@ -120,10 +120,17 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             ),
             (
                 "",
-                "If there is no more room, or a file has the size that -L allows, the file ends there. It is marked incomplete \
-                  as makedumpfile does it (not within elf.zst), keeps the name OUT.incomplete, and the exit status is 3. crash says that it is \
-                  incomplete; what it lacks reads as an error, never as zeros. Pages are written in order of PFN. -L holds for \
-                  each file of a split dump. A stream only ends.",
+                "If there is no more room, the disk fails, a file has the size that -L allows, --timeout is over, or SIGTERM, \
+                  SIGINT or SIGHUP comes, the file ends there. It is marked incomplete as makedumpfile does it (not within elf.zst), keeps the name OUT.incomplete, and the exit status is 3. crash says that it is \
+                  incomplete; what it lacks reads as an error, never as zeros. -L holds for each \
+                  file of a split dump. A stream only ends, and --strict, which can judge pages no sooner than they were read, \
+                  then speaks by the exit status alone. A write that blocks, on a pipe that nobody reads, is not interrupted.",
+            ),
+            (
+                "",
+                "The kdump format has the kernel's own pages first: what it has had since boot, its page tables, stacks and \
+                  modules; then slabs and others of its own; then the memory map; and last pages that any level could leave \
+                  out. So crash opens an incomplete file as soon as it has the kernel's own. ELF has pages in order of PFN.",
             ),
             (
                 "",
