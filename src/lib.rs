@@ -52,7 +52,7 @@
 //!    checked against owner and M2P.
 //! 7. **Kernel** ([`linux`]): root table, image, start_info, VMCOREINFO, kallsyms.
 //! 8. **Struct pages** ([`linux::mm`], [`plan::level`], [`plan::filter`]): what the kernel uses each page for, and which
-//!    of them the dump level leaves out.
+//!    of them the dump level leaves out. Which of the others a file should have first: [`plan::order`], [`linux::vital`].
 //! 9. **Page tables** ([`plan::tables`]): each present entry of each live table gets the frame's PFN, of those too that only
 //!    Linux knows as tables ([`linux::pgds`]). A translated domain's tables have PFNs already and stay as they are.
 //! 10. **Marks** ([`linux::marks`]): `xen_start_info` is cleared, so that crash does not take it for a Xen kernel. This
@@ -60,6 +60,10 @@
 //! 11. **Output** ([`sink`]): pages, notes, registers per vCPU.
 //!
 //! A page leaves the output only on positive evidence; what cannot be read is reported as missing.
+//!
+//! Nothing of this goes by the size of the machine. [`pipeline::crew`] bounds what is in hand, and where memory is short, or
+//! the input is `/proc/vmcore`, `source::windows` maps no more of it than is looked at. Signals, a time that is over and full disks end
+//! the writing alike: [`Error::ends_early`](error::Error::ends_early).
 //!
 //! # What is read
 //!
@@ -113,7 +117,8 @@
 //! | then | page descriptors, 24 bytes: offset `i64`, size `u32`, flags `u32` (1 zlib, 2 lzo, 4 snappy, 0x20 zstd), `u64` 0 |
 //! | then | one page of zeros that all zero pages share, then page data |
 //!
-//! A word of the status says that the file is incomplete (0x8); it does until the last page is written. Each file of a split
+//! Page data stand in the order of their ranks ([`plan::order::Rank`]), so that a file that ends early has what readers need
+//! first. A word of the status says that the file is incomplete (0x8); it does until the last page is written. Each file of a split
 //! dump has `split` 1 at 12, its range of PFNs at 80 and 88, and descriptors of that range only.
 //!
 //! **ELF in seekable zstd** ([`sink::zst`]), and **flattened** streams of the other two, as above.

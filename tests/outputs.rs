@@ -378,4 +378,6 @@ fn what_does_not_go_together_is_refused() {
         assert!(ran.status.code() == Some(code) && ran.stderr.contains(why), "{args:?}: {}", ran.stderr);
         assert!(!scratch().join("refused").exists() && !scratch().join("refused.incomplete").exists());
     }
+    let ran = run(&mut xdump_cut(&["--verify", "--format", "elf.zst", vmcore, "/dev/null"]), LIMIT);
+    assert!(ran.status.code() == Some(2) && ran.stderr.contains("--verify finds the table"), "{}", ran.stderr);
 }

@@ -48,6 +48,9 @@ pub(super) fn check(args: &Cut, format: Format) -> Result<()> {
         }
         () if args.all_domains && is_stdout(args) => usage("--all-domains needs a folder, not standard output"),
         () if args.verify && streams(args) => usage("--verify needs an output that can be read again, not a stream"),
+        () if args.verify && matches!(format, Format::ElfZst(_)) && args.out.as_deref().is_some_and(is_device) => {
+            usage("--verify finds the table of an elf.zst at its end, and that of a device is further on; give a file")
+        }
         () if args.flatten && matches!(format, Format::ElfZst(_)) => usage("elf.zst is a stream already; leave -F out"),
         () if args.dry_run => Ok(()),
         () if is_stdout(args) && std::io::stdout().is_terminal() => {
@@ -112,6 +115,10 @@ pub(super) fn one(args: &Cut, out: &Path, format: Format) -> Result<Output> {
     // A file can be mended where it was cut short.
     let mode = if mode == Mode::Append && !is_pipe(out) { Mode::Positions } else { mode };
     Ok(Output::create_in(mode, out, args.force, input)?.with_limit(limit))
+}
+
+fn is_device(path: &Path) -> bool {
+    path.metadata().is_ok_and(|m| !m.is_file() && !m.is_dir())
 }
 
 fn is_pipe(path: &Path) -> bool {

@@ -4,7 +4,7 @@
 //! pages with a descriptor, so that readers say "excluded" of those that are in the first one only; a descriptor of 24
 //! bytes (offset `i64`, size `u32`, flags `u32`, page flags `u64`) for each bit of bitmap 2, in order of PFN; page data. A zero page has a descriptor like any other, and all of them
 //! share one raw zero page, so that readers see zeros and not "excluded". Pages that are one word over and over share the
-//! first of their kind.
+//! first of their kind. Data of pages that readers need first stand first ([`crate::plan::order`]).
 //!
 //! Each file of a split dump has all headers and both bitmaps, but descriptors and data of its own range of PFNs only.
 //!
