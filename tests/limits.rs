@@ -170,9 +170,11 @@ fn the_kernels_pages_come_first() {
             let ran = run(xdump_cut(&["-q", "-d", level, "-L", &limit, vmcore]).arg(&out), LIMIT);
             assert_eq!(ran.status.code(), Some(3), "{}", ran.stderr);
             let (is, should) = (answers(fixture, &left), answers(fixture, &whole));
-            // At the highest level it is the kernel's own pages that are missing: some tasks, but what CPUs did is there.
-            let traces = |answers: &Result<[String; 3], String>| answers.as_ref().map(|a| a[1].clone()).ok();
-            let same = is == should || (level == "31" && is.is_ok() && traces(&is) == traces(&should));
+            // At the highest level there is nothing but the kernel's own: some tasks are missing, but what CPUs did is there.
+            let frames = |answers: &Result<[String; 3], String>| {
+                answers.as_ref().map(|a| a[1].lines().filter(|l| l.trim_start().starts_with('#')).count()).ok()
+            };
+            let same = is == should || (level == "31" && is.is_ok() && frames(&is) == frames(&should));
             findings.check(same, "crash", || format!("-d {level}, {share} %: {is:?}\nfor\n{should:?}"));
             std::fs::remove_file(left).unwrap();
         }
