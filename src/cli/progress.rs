@@ -1,8 +1,12 @@
-//! Progress on standard error: a bar per stage on a terminal, plain lines elsewhere.
+//! Progress on standard error: a bar per stage on a terminal (feature `bars`), plain lines elsewhere.
+
+#[cfg(feature = "bars")]
+mod bar;
 
 use crate::pipeline::{Progress, Silent};
-use indicatif::{ProgressBar, ProgressStyle};
-use std::io::{IsTerminal, Write};
+#[cfg(feature = "bars")]
+use std::io::IsTerminal;
+use std::io::Write;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -20,55 +24,13 @@ impl Display for Silent {}
 /// What fits standard error.
 pub(super) fn choose(quiet: bool) -> Box<dyn Display> {
     if quiet {
-        Box::new(Silent)
-    } else if std::io::stderr().is_terminal() {
-        Box::new(Bar(Mutex::new(None)))
-    } else {
-        Box::new(Lines(Mutex::new(Stage::default())))
+        return Box::new(Silent);
     }
-}
-
-#[derive(Debug)]
-struct Bar(Mutex<Option<ProgressBar>>);
-
-impl Progress for Bar {
-    fn stage(&self, name: &str, total: Option<u64>) {
-        let bar = match total {
-            Some(total) => {
-                ProgressBar::new(total).with_style(style("{msg:26} [{bar:30}] {percent:>3}%  {pos} pages  {eta}"))
-            }
-            None => ProgressBar::new_spinner().with_style(style("{msg:26} {spinner}")),
-        };
-        bar.set_message(name.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(200));
-        if let Ok(mut current) = self.0.lock()
-            && let Some(last) = current.replace(bar)
-        {
-            last.finish_and_clear();
-        }
+    #[cfg(feature = "bars")]
+    if std::io::stderr().is_terminal() {
+        return Box::new(bar::Bar::default());
     }
-
-    fn advance(&self, pages: u64) {
-        if let Ok(current) = self.0.lock()
-            && let Some(bar) = current.as_ref()
-        {
-            bar.inc(pages);
-        }
-    }
-}
-
-impl Display for Bar {
-    fn finish(&self) {
-        if let Ok(mut current) = self.0.lock()
-            && let Some(last) = current.take()
-        {
-            last.finish_and_clear();
-        }
-    }
-}
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    Box::new(Lines(Mutex::new(Stage::default())))
 }
 
 #[derive(Debug, Default)]

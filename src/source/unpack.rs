@@ -3,10 +3,10 @@
 //! Compressed files and pipes come through here, whatever is in them: a stream within a stream is unpacked in one go, and
 //! a flattened one is rearranged as it comes. A stream that breaks off is used as far as it goes.
 
-mod joined;
+mod gzip;
+#[cfg(feature = "packed")]
+mod lz4;
 mod spool;
-
-pub(super) use joined::is_skippable;
 
 pub(super) use spool::Out;
 
@@ -19,13 +19,16 @@ use super::{OpenOptions, Vmcore};
 use crate::bytes::u32_at;
 use crate::error::{Error, Result};
 use crate::units::FileOffset;
-use std::io::{self, BufReader, Cursor, Read};
+#[cfg(feature = "packed")]
+use std::io::BufReader;
+use std::io::{self, Cursor, Read};
 
 /// Granularity of holes in the temporary file.
 pub(super) const BLOCK: usize = 64 << 10;
 /// `zstd --long=31`, the longest window there is.
 const LONGEST_WINDOW: u32 = 31;
 /// Memory that an xz stream may want, in KiB; `xz -9` wants 65 MiB.
+#[cfg(feature = "packed")]
 const XZ_MEMORY: u32 = 512 << 10;
 /// Wrappers within each other.
 const MOST_LAYERS: usize = 4;
@@ -35,6 +38,11 @@ const HEAD: usize = 1 << 20;
 const MOST_SKIPPED: usize = 1 << 12;
 /// Magic and size of a skippable frame.
 const SKIPPABLE_HEAD: usize = 8;
+
+/// Whether a frame of this magic has nothing of the file: lz4 and zstd have these in common.
+pub(super) fn is_skippable(magic: u32) -> bool {
+    magic & 0xffff_fff0 == 0x184d_2a50
+}
 
 /// What a stream is, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,10 +117,21 @@ impl Kind {
                 let _ = decoder.window_log_max(LONGEST_WINDOW);
                 Box::new(decoder)
             }
-            Self::Gzip => Box::new(joined::Gzip::new(input)),
+            Self::Gzip => Box::new(gzip::Gzip::new(input)),
+            #[cfg(feature = "packed")]
             Self::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(BufReader::new(input), true, XZ_MEMORY)),
+            #[cfg(feature = "packed")]
             Self::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(input)),
-            Self::Lz4 => Box::new(joined::Lz4::new(input)),
+            #[cfg(feature = "packed")]
+            Self::Lz4 => Box::new(lz4::Lz4::new(input)),
+            #[cfg(not(feature = "packed"))]
+            Self::Xz | Self::Bzip2 | Self::Lz4 => {
+                let name = self.name();
+                let why = format!(
+                    "is packed with {name}, and this program was built without the feature packed: unpack it first"
+                );
+                return Err(Error::Usage(why));
+            }
             Self::Skippable | Self::Flat | Self::Plain => input,
         })
     }

@@ -1,21 +1,14 @@
-//! Compressions whose frames follow each other in one file, where the library decodes one frame alone: lz4 and gzip.
+//! lz4 frames that follow each other in one file, where the library decodes one alone.
 
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use super::gzip::bad;
+use super::is_skippable;
+use std::io::{self, BufReader, Cursor, Read};
 
 const LZ4: u32 = 0x184d_2204;
 const LZ4_LEGACY: u32 = 0x184c_2102;
 /// Plain bytes of a legacy frame's blocks, and the most that one can be packed to (`LZ4_compressBound`).
 const LEGACY_BLOCK: usize = 8 << 20;
 const LEGACY_PACKED: u32 = (LEGACY_BLOCK + LEGACY_BLOCK / 255 + 16) as u32;
-
-/// Whether a frame of this magic has nothing of the file: lz4 and zstd have these in common.
-pub(in crate::source) fn is_skippable(magic: u32) -> bool {
-    magic & 0xffff_fff0 == 0x184d_2a50
-}
-
-fn bad(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
-}
 
 /// A stream that tells whether its end was met, and takes bytes back.
 struct Input<R> {
@@ -134,50 +127,5 @@ impl<R: Read> Read for Lz4<R> {
                 State::Over => return Ok(0),
             }
         }
-    }
-}
-
-/// gzip members one behind the other, with zeros between and behind them, as tapes and block devices leave them.
-pub(super) struct Gzip<R: Read> {
-    member: Option<flate2::bufread::GzDecoder<BufReader<R>>>,
-}
-
-impl<R: Read> Gzip<R> {
-    pub(super) fn new(input: R) -> Self {
-        Self { member: Some(flate2::bufread::GzDecoder::new(BufReader::new(input))) }
-    }
-}
-
-impl<R: Read> Read for Gzip<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if buf.is_empty() {
-            return Ok(0);
-        }
-        while let Some(mut member) = self.member.take() {
-            let n = member.read(buf)?;
-            if n > 0 {
-                self.member = Some(member);
-                return Ok(n);
-            }
-            let mut input = member.into_inner();
-            loop {
-                let bytes = match input.fill_buf() {
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                    bytes => bytes?,
-                };
-                let zeros = bytes.iter().take_while(|b| **b == 0).count();
-                match (bytes.len(), bytes.get(zeros)) {
-                    (0, _) => return Ok(0),
-                    (_, None) => input.consume(zeros),
-                    (_, Some(0x1f)) => {
-                        input.consume(zeros);
-                        break;
-                    }
-                    (_, Some(_)) => return Err(bad("what follows its end is no gzip")),
-                }
-            }
-            self.member = Some(flate2::bufread::GzDecoder::new(input));
-        }
-        Ok(0)
     }
 }
