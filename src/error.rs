@@ -264,3 +264,18 @@ impl std::fmt::Display for Absence {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_the_writing_early() {
+        let failed = |number| Error::write("a file", io::Error::from_raw_os_error(number));
+        // EIO, EFBIG, ENOSPC, EDQUOT; and EPERM, EPIPE.
+        assert!([5, 27, 28, 122].map(failed).iter().all(Error::ends_early));
+        assert!(![1, 32].map(failed).iter().any(Error::ends_early));
+        assert!(Error::Stopped("by SIGTERM".into()).ends_early());
+        assert!(!Error::read("a file", io::Error::from_raw_os_error(5)).ends_early());
+    }
+}
