@@ -18,6 +18,7 @@ use crate::linux::symbols::Symbols;
 use crate::log::{self, LogOptions, Whose};
 use crate::map::{svg, terminal};
 use crate::options::{Format, Options};
+use crate::pipeline::crew::share;
 use crate::plan::layout::Layout;
 use crate::recut;
 use crate::report::Report;
@@ -122,7 +123,7 @@ fn cut_out(args: &Cut) -> Result<()> {
         no_mmap: args.no_mmap,
         tmp_dir: args.tmp_dir.clone(),
         threads: options.threads,
-        memory: options.memory,
+        memory: options.memory.map(share),
         ..OpenOptions::default()
     };
     let source = source::open_all(&args.inputs(), &how)?;

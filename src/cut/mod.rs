@@ -191,6 +191,7 @@ impl<'a> Input<'a> {
         if options.verify && outs.iter().any(|out| out.mode() != Mode::Positions) {
             return Err(Error::Usage("--verify needs an output that can be read again, not a stream".into()));
         }
+        report.warnings.extend(crew.too_little(walker.plan().bytes()));
         let written = match sink::write(options.format, walker, facts, &outs, crew, progress) {
             Err(e) if e.ends_early() && outs.iter().any(|out| out.mode() == Mode::Flattened) => {
                 let left: Vec<String> = outs.into_iter().filter_map(Output::abandon).collect();

@@ -6,10 +6,17 @@ use crate::units::PAGE_BYTES;
 
 /// The least that a cut can be held to, in bytes.
 pub const LEAST_MEMORY: u64 = 16 << 20;
+/// Bytes that the program takes with nothing in hand.
+const PROGRAM: u64 = 8 << 20;
 /// Bytes of a chunk's pages.
 const CHUNK_BYTES: u64 = CHUNK * PAGE_BYTES;
 /// Bytes that a thread works with: what it reads, what it makes of that, and a codec's context.
 const PER_THREAD: u64 = 3 * CHUNK_BYTES;
+
+/// Of a limit, what is for each of four: the input, the threads, what waits to be written, and what is known of pages.
+pub fn share(memory: u64) -> u64 {
+    memory.saturating_sub(PROGRAM) / 4
+}
 
 /// Threads, and a bound on what they have in hand.
 #[derive(Debug)]
@@ -26,7 +33,7 @@ impl Crew {
     /// # Errors
     /// [`Error::Usage`] if they cannot be started.
     pub fn new(threads: usize, memory: Option<u64>) -> Result<Self> {
-        let most = memory.map_or(u64::MAX, |m| (m / 4 / PER_THREAD).max(1));
+        let most = memory.map_or(u64::MAX, |m| (share(m) / PER_THREAD).max(1));
         let wanted = if threads == 0 { rayon::ThreadPoolBuilder::new() } else { builder(threads) };
         let failed = |n| move |e| Error::Usage(format!("{n} threads: {e}"));
         let mut pool = wanted.build().map_err(failed(threads))?;
@@ -37,7 +44,7 @@ impl Crew {
         // Enough that a chunk full of data at the head of the queue does not stall those behind it, which may be all
         // zeros and done at once.
         let window = (3 * pool.current_num_threads()).max(32);
-        let window = window.min(memory.map_or(usize::MAX, |m| (m / 4 / CHUNK_BYTES) as usize)).max(2);
+        let window = window.min(memory.map_or(usize::MAX, |m| (share(m) / CHUNK_BYTES) as usize)).max(2);
         Ok(Self { pool, window, memory })
     }
 
@@ -64,8 +71,8 @@ impl Crew {
     /// A word of warning if `fixed` bytes, which no bound on the work makes fewer, do not fit.
     pub fn too_little(&self, fixed: u64) -> Option<String> {
         let memory = self.memory?;
-        // The windows on the input and the work take a half at most.
-        let needed = (2 * fixed).max(fixed + LEAST_MEMORY / 2);
+        // Where there is little, one thread and two chunks are the least.
+        let needed = (fixed.saturating_mul(4)).saturating_add(PROGRAM).min(fixed.saturating_add(LEAST_MEMORY));
         (needed > memory).then(|| {
             format!(
                 "what has to be known of the domain's pages takes {} MiB; the limit of {} MiB cannot be kept, {} MiB could",
@@ -93,9 +100,9 @@ mod tests {
         };
         assert_eq!(of(4, None), (4, 32));
         assert_eq!(of(16, None), (16, 48));
-        assert_eq!(of(4, Some(64 << 20)), (4, 16));
-        assert_eq!(of(16, Some(64 << 20)), (5, 16));
-        assert_eq!(of(8, Some(LEAST_MEMORY)), (1, 4));
+        assert_eq!(of(4, Some(64 << 20)), (4, 14));
+        assert_eq!(of(16, Some(64 << 20)), (4, 14));
+        assert_eq!(of(8, Some(LEAST_MEMORY)), (1, 2));
         assert_eq!(of(8, Some(0)), (1, 2));
     }
 
@@ -103,7 +110,7 @@ mod tests {
     fn what_cannot_fit_is_told() {
         let crew = Crew::new(1, Some(64 << 20)).unwrap();
         assert_eq!(crew.too_little(8 << 20), None);
-        assert!(crew.too_little(40 << 20).is_some_and(|why| why.contains("81 MiB could")));
+        assert!(crew.too_little(60 << 20).is_some_and(|why| why.contains("77 MiB could")));
         assert_eq!(Crew::new(1, None).unwrap().too_little(u64::MAX >> 1), None);
     }
 }

@@ -116,14 +116,14 @@ pub struct OpenOptions {
     pub threads: usize,
     /// Bytes, at most, that are kept of a compressed file that is read in place.
     pub cache: u64,
-    /// Bytes of memory that the whole program should take, if there is a limit; a quarter of them is for the input.
+    /// Bytes of memory that may be taken for the input, if there is a limit.
     pub memory: Option<u64>,
 }
 
 impl OpenOptions {
     /// Bytes that a cache of unpacked pages may take.
     fn cached(&self) -> u64 {
-        self.cache.min(self.memory.map_or(u64::MAX, |m| m / 4))
+        self.cache.min(self.memory.unwrap_or(u64::MAX))
     }
 }
 

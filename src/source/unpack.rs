@@ -293,7 +293,7 @@ pub(super) fn mapped(file: FileSource, options: &OpenOptions) -> Box<dyn ReadAt>
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
-        return Box::new(WindowSource::new(file, threads, options.memory.map_or(ON_PROC, |m| m / 4)));
+        return Box::new(WindowSource::new(file, threads, options.memory.unwrap_or(ON_PROC)));
     }
     match MapSource::new(file) {
         Ok(mapped) => Box::new(mapped),
