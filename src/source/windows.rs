@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn all_bytes_from_everywhere_by_several_threads() {
-        let bytes: Vec<u8> = (0..1_000_003_u32).map(|n| (n * 2_654_435_761_u32 >> 24) as u8).collect();
+        let bytes: Vec<u8> = (0..1_000_003_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let source = open(&bytes, 2, 1);
         assert_eq!((source.size, source.most, ReadAt::len(&source)), (LEAST, 6, 1_000_003));
         std::thread::scope(|scope| {
