@@ -33,11 +33,9 @@ pub(crate) enum Kind {
 /// A PV domain.
 #[derive(Clone, Debug)]
 pub(crate) struct Pv {
-    pub(crate) id: u16,
-    /// Its struct domain.
-    pub(crate) va: u64,
+    /// What stands in `_domain` of its frames.
     pub(crate) owner: u64,
-    /// Machine addresses.
+    /// Machine addresses of its struct domain and its shared info.
     pub(crate) domain: u64,
     pub(crate) shared_info: u64,
     pub(crate) max_pfn: u64,
@@ -116,8 +114,6 @@ impl Fixture {
         let pv = |d: &Domain| -> Result<Option<Pv>> {
             let Some(shared) = d.shared_info.as_ref().filter(|s| s.has_p2m()) else { return Ok(None) };
             Ok(Some(Pv {
-                id: d.id,
-                va: d.va.0,
                 owner: d.owner_code,
                 domain: machine(d.va.0)?,
                 shared_info: shared.mfn.0 * PAGE_BYTES,
@@ -142,10 +138,8 @@ impl Fixture {
             dom0_pages: p2m.pages(),
             roots: p2m.tables.iter().filter(|t| t.1 == 4).filter_map(|t| p2m.mfn(t.0)).map(|mfn| mfn.0).collect(),
             pages: pages(&host, dom0, &p2m)?,
-            source: {
-                drop(frames);
-                source::open(path, &OpenOptions::default())?
-            },
+            // The other one is lent to what was read.
+            source: source::open(path, &OpenOptions::default())?,
         })
     }
 }
