@@ -4,13 +4,13 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::crash::ask_all;
 use support::cut::{Shape, cut, cut_with};
 use support::dump;
 use support::fixtures::{self, Fixture};
-use support::tools::{run, scratch};
+use support::tools::{peak, run, scratch};
 use support::{Findings, on_each_fixture};
 
 const LIMIT: Duration = Duration::from_secs(300);
@@ -35,22 +35,6 @@ fn xdump_cut(args: &[&str]) -> Command {
 
 fn same(a: &Path, b: &Path) -> bool {
     std::fs::read(a).unwrap() == std::fs::read(b).unwrap()
-}
-
-/// Most memory that the process had, in bytes, as far as it was seen before it ended.
-fn peak(child: &mut Child) -> u64 {
-    let (status, mut most) = (format!("/proc/{}/status", child.id()), 0);
-    loop {
-        let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-        let now = line.map_or(0, |l| l.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024);
-        most = most.max(now);
-        if let Some(done) = child.try_wait().unwrap() {
-            assert!(done.success(), "{done}");
-            return most;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The readers that `.ci/tools` installs, and running a program with a time limit.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -68,4 +68,20 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Ran {
         std::fs::remove_file(path).unwrap();
     }
     ran
+}
+
+/// Most memory that the process had, in bytes, as far as it was seen before it ended.
+pub(crate) fn peak(child: &mut Child) -> u64 {
+    let (status, mut most) = (format!("/proc/{}/status", child.id()), 0);
+    loop {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+        let now = line.map_or(0, |l| l.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024);
+        most = most.max(now);
+        if let Some(done) = child.try_wait().unwrap() {
+            assert!(done.success(), "{done}");
+            return most;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
