@@ -1,6 +1,6 @@
 //! In the capture kernel: a Xen host whose dom0 panics, in QEMU, and the static program on /proc/vmcore there. All of it is
 //! in `tests/capture/run`, for anyone to run by hand; `.ci/tools` installs QEMU and fetches what it boots.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 

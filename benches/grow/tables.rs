@@ -78,14 +78,14 @@ impl Tables<'_> {
             let mut entry = self.memory.word(at)?;
             if entry & PRESENT == 0 {
                 // The flags of tables: those of any neighbour.
-                entry = self.stock.take()? * PAGE_BYTES | self.table_flags(table)?;
+                entry = (self.stock.take()? * PAGE_BYTES) | self.table_flags(table)?;
                 self.memory.set_word(at, entry)?;
             } else if level < 4 && entry & PSE != 0 {
                 entry = self.split(at, entry, level)?;
             }
             table = (entry & PTE_FRAME_MASK) / PAGE_BYTES;
         }
-        self.memory.set_word(place(table, va, large), mfn * PAGE_BYTES | flags)
+        self.memory.set_word(place(table, va, large), (mfn * PAGE_BYTES) | flags)
     }
 
     fn table_flags(&self, table: u64) -> Result<u64> {
@@ -101,7 +101,7 @@ impl Tables<'_> {
         let step = 1 << shift(level - 1);
         let words: Vec<u64> = (0..FAN).map(|i| (entry & !PAT_OF_LARGE) + i * step).collect();
         self.memory.set_words(table * PAGE_BYTES, &words)?;
-        let entry = table * PAGE_BYTES | entry & !PTE_FRAME_MASK & !PSE;
+        let entry = (table * PAGE_BYTES) | (entry & !PTE_FRAME_MASK & !PSE);
         self.memory.set_word(at, entry)?;
         Ok(entry)
     }
