@@ -139,6 +139,9 @@ pub enum Error {
         /// One of the errors: one that may pass, if there is one.
         last: Box<Error>,
     },
+    /// Another process works on the same.
+    #[error("{0} is in use by another run; wait for its end, or look for it")]
+    Busy(String),
     /// Somebody wanted the work to end before it was done.
     #[error("stopped: {0}")]
     Stopped(String),
@@ -174,7 +177,7 @@ impl Error {
                 Kind::BadInput
             }
             Self::Read { .. } | Self::Write { .. } | Self::Mount { .. } => Kind::Trouble,
-            Self::Incomplete(_) | Self::Stopped(_) | Self::Unverified(_) => Kind::Trouble,
+            Self::Incomplete(_) | Self::Stopped(_) | Self::Unverified(_) | Self::Busy(_) => Kind::Trouble,
             Self::OfDamaged { source, .. } | Self::Part { source, .. } | Self::Log { source, .. } => source.kind(),
             Self::Partly { last, .. } => last.kind(),
             Self::OutputExists(_) | Self::Usage(_) => Kind::Usage,

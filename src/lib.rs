@@ -158,6 +158,7 @@
 compile_error!("xdump-cut needs a 64-bit little-endian machine");
 
 pub mod bitmap;
+pub mod bulk;
 pub mod bytes;
 mod cache;
 pub mod check;

@@ -10,6 +10,7 @@ use crate::xen::XenSyms;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// The level of zstd in ELF files, unless another is asked for (`benches/README.md`).
 pub const ELF_ZST_LEVEL: i32 = 3;
@@ -38,7 +39,36 @@ impl fmt::Display for Format {
     }
 }
 
+impl FromStr for Format {
+    type Err = String;
+
+    /// As it is shown.
+    fn from_str(s: &str) -> Result<Self, String> {
+        let zst = |level: &str| match level.parse() {
+            Ok(Codec::Zstd(level)) => Some(Self::ElfZst(level)),
+            _ => None,
+        };
+        let format = match s {
+            "elf" => Some(Self::Elf),
+            "xc-core" => Some(Self::XcCore),
+            _ => s.strip_prefix("elf in ").and_then(zst),
+        };
+        let kdump = || s.strip_prefix("kdump ")?.parse().ok().map(Self::Kdump);
+        format.or_else(kdump).ok_or_else(|| format!("{s:?} is a format that is unknown to this version"))
+    }
+}
+
 impl Format {
+    /// What the names of its files end in, with the dot.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Elf => ".elf",
+            Self::ElfZst(_) => ".elf.zst",
+            Self::Kdump(_) => ".kdump",
+            Self::XcCore => ".core",
+        }
+    }
+
     /// The dump level unless another is asked for. Readers of `xl dump-core`'s files take a page that is not there for an
     /// error, and those that want this format want what xl would have written: everything.
     pub fn default_level(self) -> Level {
@@ -119,12 +149,16 @@ pub struct Options {
     pub xen_syms: Option<XenSyms>,
     /// Whether damaged input is an error.
     pub strict: bool,
+    /// Whether a cut, as input, is refused.
+    pub full_only: bool,
     /// Whether the notes and the report tell a digest of all pages.
     pub digest: bool,
     /// Whether the output is read again, and compared with the source.
     pub verify: bool,
     /// Worker threads; 0 takes one per CPU that this process may use.
     pub threads: usize,
+    /// Instead of threads of its own, those that several cuts share.
+    pub pool: Option<Arc<rayon::ThreadPool>>,
     /// Bytes of memory that the work should take at most, if there is a limit.
     pub memory: Option<u64>,
 }
@@ -143,9 +177,11 @@ impl Default for Options {
             vmlinux: None,
             xen_syms: None,
             strict: false,
+            full_only: false,
             digest: false,
             verify: false,
             threads: 0,
+            pool: None,
             memory: None,
         }
     }

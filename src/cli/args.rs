@@ -1,15 +1,21 @@
 //! What can be typed. `--help` and the man page are made from these comments.
 
+mod bulk;
+mod form;
+mod values;
+
+pub use bulk::{BulkArgs, ProgressForm};
+pub use form::{Compression, Form, OutputFormat};
+
 use super::check::CheckArgs;
 use crate::error::Error;
 use crate::options::Which;
-use crate::pipeline::codec::Codec;
-use crate::pipeline::crew::LEAST_MEMORY;
 use crate::plan::level::Level;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use values::{duration, level, memory, size, threads};
 
 /// Cut a domain out of a full Xen system dump, as a dump that crash, drgn and gdb open.
 ///
@@ -57,6 +63,22 @@ pub enum Command {
         override_usage = "xdump-cut mount [OPTIONS] DUMP DIR\n       xdump-cut mount [OPTIONS] DUMP -- COMMAND [WORDS with {}]..."
     )]
     Mount(MountArgs),
+    /// Cut every dump under some folders, on one machine or on many.
+    ///
+    /// Looks at every file below SRC, and cuts dom0, or the domain that is named, out of each Xen dump, in any form that can be cut
+    /// (by content; split dumps whose parts are in one folder too), several at once within one budget of threads and memory. What
+    /// became of each input is a line of JSON in DIR/manifest.jsonl. The same command again goes on where it was killed, skips what
+    /// is done and unchanged, and tries again what failed for a reason that may pass. Nothing but whole cuts has a final name.
+    ///
+    /// For many machines, --plan writes a work list, --work does one entry of it, --collect tells whether all are done: engines
+    /// that exist run them (Slurm, Kubernetes, GNU parallel; see xdump-cut-bulk(7)).
+    ///
+    /// The exit status is 0 if every dump is cut, 1 if some failed for good, 3 if some failed for a reason that may pass, or were
+    /// not done yet: the same command again may help; 4 if none could be cut, or there is none; 2 if the call was wrong.
+    #[command(
+        override_usage = "xdump-cut bulk [OPTIONS] SRC... --out DIR\n       xdump-cut bulk --plan LIST [--entries N] [OPTIONS] SRC... --out DIR\n       xdump-cut bulk --work LIST --index N [OPTIONS]\n       xdump-cut bulk --collect LIST"
+    )]
+    Bulk(Box<BulkArgs>),
     /// Tell whether a crash of this host, now, would give a good dump.
     ///
     /// To be run in dom0, as root, before any crash: whether this Xen, this kernel and this version of the tool fit together,
@@ -109,34 +131,13 @@ pub struct Cut {
     /// is used, and the rest told in the report.
     #[arg(long)]
     pub strict: bool,
-    /// The domain to cut out: its id, or the name that dom0's toolstack knows it by (found in dom0's page cache). The default
-    /// is dom0.
-    #[arg(long, value_name = "ID|NAME")]
-    pub domain: Option<Which>,
+    /// What is cut out, and how it is written.
+    #[command(flatten)]
+    pub form: Form,
     /// Cut out every domain: OUT is a folder, which is made if need be, and gets a file for each, named dom0.kdump,
     /// dom3-web.kdump and so on (.elf with -E, .elf.zst, .core with --format xc-core). One that cannot be cut does not keep the others from it.
     #[arg(long, conflicts_with = "domain")]
     pub all_domains: bool,
-    /// What to leave out, in makedumpfile's bits: 1 zero pages (readers see zeros all the same), 2 page cache, 4 page cache
-    /// with private data too, 8 pages of processes, 16 free pages; added up. 0 keeps everything; any other level leaves out
-    /// pages with bad memory. No vmlinux is needed. The default is 31; of a cut it is the cut's own, and nothing but 1 can be
-    /// added to that; with --format xc-core it is 0, as its readers take what is left out for an error.
-    #[arg(short = 'd', long = "dump-level", value_name = "LEVEL", value_parser = level)]
-    pub level: Option<Level>,
-    /// The same by names: zero, cache, cache-private, user, free, with commas between. All of them are -d 31.
-    #[arg(long, value_name = "NAMES", conflicts_with = "level", value_parser = Level::named)]
-    pub exclude: Option<Level>,
-    /// Fail if the level cannot be applied in full, because the kernel's VMCOREINFO is missing, or any struct page cannot be
-    /// read. Otherwise there is a warning, and what cannot be told is kept.
-    #[arg(long)]
-    pub require_level: bool,
-    /// Format of the output. Without it, a name that ends in .elf asks for ELF (but not if a compression is asked for), one
-    /// in .elf.zst for that, any other for kdump.
-    #[arg(long, value_enum)]
-    pub format: Option<OutputFormat>,
-    /// The same as --format elf.
-    #[arg(short = 'E', conflicts_with_all = ["format", "compression"])]
-    pub elf: bool,
     /// Where pages stand in the output, and what is altered. The xc-core format has a layout of its own.
     #[arg(long, value_enum, default_value = "native")]
     pub layout: OutputLayout,
@@ -145,9 +146,6 @@ pub struct Cut {
     /// each of its frames is looked up in the frame table, 8 GiB of it per TiB.
     #[arg(long)]
     pub keep_xen: bool,
-    /// How pages are compressed.
-    #[command(flatten)]
-    pub compression: Compression,
     /// Overwrite OUT if it exists.
     #[arg(short, long)]
     pub force: bool,
@@ -217,30 +215,6 @@ pub struct Limits {
     /// as with -L. SIGTERM, SIGINT and SIGHUP end a cut in the same way, and a second one at once.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
-}
-
-/// How pages are compressed; at most one of these.
-#[derive(Clone, Debug, clap::Args)]
-#[group(id = "compression", multiple = false)]
-pub struct Compression {
-    /// Compression of kdump pages: zstd (levels -7 to 19, as in zstd:3), zlib (1 to 9), lzo, snappy or none. zstd needs crash
-    /// 7.3.1 or later; every reader knows zlib; lzo and snappy are fast, and not in each build of each reader. lzo is there
-    /// if xdump-cut was built with --features lzo. The default is zstd:1. With elf.zst, which is compressed by zstd, the level:
-    /// zstd:3 there.
-    #[arg(long, value_name = "CODEC", value_parser = |s: &str| s.parse::<Codec>())]
-    pub compress: Option<Codec>,
-    /// The same as --compress zstd, in makedumpfile's spelling.
-    #[arg(short = 'z')]
-    pub zstd: bool,
-    /// The same as --compress zlib.
-    #[arg(short = 'c')]
-    pub zlib: bool,
-    /// The same as --compress lzo.
-    #[arg(short = 'l')]
-    pub lzo: bool,
-    /// The same as --compress snappy.
-    #[arg(short = 'p')]
-    pub snappy: bool,
 }
 
 /// What to tell of.
@@ -352,21 +326,6 @@ pub struct MountArgs {
     pub tmp_dir: Option<PathBuf>,
 }
 
-/// Formats of the output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum OutputFormat {
-    /// kdump-compressed, version 6.
-    Kdump,
-    /// ELF64 vmcore.
-    Elf,
-    /// ELF64 vmcore in seekable zstd: zstd -d restores the file of the format elf.
-    #[value(name = "elf.zst")]
-    ElfZst,
-    /// What xl dump-core writes of a running domain: every page as it is, with the P2M and what Xen knows of the vCPUs. For
-    /// readers of that format; crash opens it as well, but kdump and ELF tell debuggers more.
-    XcCore,
-}
-
 /// Layouts of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OutputLayout {
@@ -384,57 +343,6 @@ pub enum ReportFormat {
     Text,
     /// For scripts.
     Json,
-}
-
-fn level(s: &str) -> Result<Level, String> {
-    s.parse().ok().and_then(Level::new).ok_or_else(|| "a number from 0 to 31".into())
-}
-
-/// Bytes, or with K, M, G or T behind the number.
-fn size(s: &str) -> Result<u64, String> {
-    let (number, shift) = match s.char_indices().last() {
-        Some((at, 'k' | 'K')) => (s.get(..at), 10),
-        Some((at, 'm' | 'M')) => (s.get(..at), 20),
-        Some((at, 'g' | 'G')) => (s.get(..at), 30),
-        Some((at, 't' | 'T')) => (s.get(..at), 40),
-        _ => (Some(s), 0),
-    };
-    let bytes = number.and_then(|n| n.parse::<u64>().ok()).and_then(|n| n.checked_mul(1 << shift));
-    bytes.filter(|n| *n > 0).ok_or_else(|| "a number of bytes, or with K, M, G or T behind it".into())
-}
-
-/// A size that a cut can be held to.
-fn memory(s: &str) -> Result<u64, String> {
-    let least = format!("{}M at least", LEAST_MEMORY >> 20);
-    size(s).and_then(|n| if n < LEAST_MEMORY { Err(least) } else { Ok(n) })
-}
-
-/// Seconds, or with s, m or h behind the number.
-fn duration(s: &str) -> Result<Duration, String> {
-    let (number, unit) = match s.char_indices().last() {
-        Some((at, 's')) => (s.get(..at), 1),
-        Some((at, 'm')) => (s.get(..at), 60),
-        Some((at, 'h')) => (s.get(..at), 3600),
-        _ => (Some(s), 1),
-    };
-    let seconds = number.and_then(|n| n.parse::<u64>().ok()).and_then(|n| n.checked_mul(unit));
-    let most = u64::from(u32::MAX);
-    let seconds = seconds.filter(|n| (1..=most).contains(n));
-    seconds.map(Duration::from_secs).ok_or_else(|| "a number of seconds, or with s, m or h behind it".into())
-}
-
-/// The pool would take 0 for its own choice, and start any number.
-fn threads(s: &str) -> Result<usize, String> {
-    s.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "a number from 1 to 1024".into())
-}
-
-impl Compression {
-    /// The codec that was asked for, if any.
-    pub(super) fn codec(&self) -> Option<Codec> {
-        let short =
-            [(self.zstd, Codec::ZSTD), (self.zlib, Codec::ZLIB), (self.lzo, Codec::Lzo), (self.snappy, Codec::Snappy)];
-        self.compress.or_else(|| short.into_iter().find_map(|(given, codec)| given.then_some(codec)))
-    }
 }
 
 impl Cut {

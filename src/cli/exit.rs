@@ -13,6 +13,8 @@ pub enum Exit {
     Usage = 2,
     /// A file could not be read or written. Trying again may help.
     Trouble = 3,
+    /// Of an archive: none could be cut, or there is none. Trying again gives the same.
+    Nothing = 4,
 }
 
 impl From<Kind> for Exit {

@@ -1,6 +1,7 @@
 //! The command line: thin, above everything else.
 
 pub mod args;
+mod bulk;
 pub mod check;
 pub mod exit;
 mod logs;
@@ -53,6 +54,7 @@ pub fn run() -> ExitCode {
             Err(e) => ("info".into(), Err(e)),
         },
         Some(Command::Log(log)) => (log.vmcore.clone(), print_log(&log)),
+        Some(Command::Bulk(args)) => return bulk::bulk(&args).into(),
         Some(Command::Check(args)) => return check::check(&args).into(),
         Some(Command::Mount(args)) => return ExitCode::from(mount::mount(args)),
         None => {
@@ -76,7 +78,7 @@ fn failed(path: &Path, e: &Error) -> Exit {
 }
 
 fn cut_out(args: &Cut) -> Result<()> {
-    let format = outputs::format(args)?;
+    let format = outputs::format(&args.form, args.out.as_deref())?;
     outputs::check(args, format)?;
     if let Format::Kdump(codec) = format {
         // Whether it can be had is better told now than after the dump was read.
@@ -97,22 +99,24 @@ fn cut_out(args: &Cut) -> Result<()> {
         (None, Some(path)) => Some(Symbols::system_map(path)?),
         (None, None) => None,
     };
-    let level = args.exclude.or(args.level);
+    let level = args.form.exclude.or(args.form.level);
     let options = Options {
-        domain: args.domain.clone().unwrap_or_default(),
+        domain: args.form.domain.clone().unwrap_or_default(),
         format,
         layout,
         level: level.unwrap_or(format.default_level()),
         level_given: level.is_some(),
-        require_level: args.require_level,
+        require_level: args.form.require_level,
         symbols,
         vmcoreinfo: args.vmcoreinfo.as_deref().map(Vmcoreinfo::open).transpose()?,
         vmlinux: args.vmlinux.clone(),
         xen_syms: args.xen_syms.as_deref().map(XenSyms::open).transpose()?,
         strict: args.strict,
+        full_only: false,
         digest: args.digest,
         verify: args.verify,
         threads: args.threads.unwrap_or(0),
+        pool: None,
         memory: args.limits.memory.or_else(|| memory::default_limit(&args.inputs())),
     };
     let display = progress::choose(args.quiet);
@@ -154,15 +158,10 @@ fn cut_out(args: &Cut) -> Result<()> {
 /// Cuts every domain, each into a file of the folder OUT.
 fn cut_all(args: &Cut, options: &Options, source: &dyn ReadAt, progress: &dyn Display) -> Result<()> {
     let Some(folder) = &args.out else { return Ok(()) };
-    let suffix = match options.format {
-        Format::Elf => "elf",
-        Format::ElfZst(_) => "elf.zst",
-        Format::Kdump(_) => "kdump",
-        Format::XcCore => "core",
-    };
+    let suffix = options.format.suffix();
     let output = |id: u16, name: Option<&str>| {
         std::fs::create_dir_all(folder).map_err(|e| Error::write(folder.display().to_string(), e))?;
-        let path = folder.join(format!("{}.{suffix}", cut::file_name(id, name)));
+        let path = folder.join(cut::file_name(id, name) + suffix);
         outputs::one(args, &path, options.format)
     };
     let all = cut::cut_all(source, options, &output, progress);

@@ -1,6 +1,6 @@
 //! Where the output goes, and in which format.
 
-use super::args::{Cut, OutputFormat};
+use super::args::{Cut, Form, OutputFormat};
 use crate::error::{Error, Result};
 use crate::options::{ELF_ZST_LEVEL, Format, Options};
 use crate::pipeline::codec::Codec;
@@ -11,29 +11,29 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 /// The format that the options and the output's name ask for.
-pub(super) fn format(args: &Cut) -> Result<Format> {
-    let name = args.out.as_deref().and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned());
+pub(super) fn format(form: &Form, out: Option<&Path>) -> Result<Format> {
+    let name = out.and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned());
     let ends = |end: &str| name.as_ref().is_some_and(|n| n.ends_with(end));
-    let elf_zst = || match args.compression.codec() {
+    let elf_zst = || match form.compression.codec() {
         None => Ok(Format::ElfZst(ELF_ZST_LEVEL)),
         Some(Codec::Zstd(level)) => Ok(Format::ElfZst(level)),
         Some(codec) => Err(Error::Usage(format!("elf.zst is compressed by zstd, not by {codec}"))),
     };
-    match args.format {
-        Some(OutputFormat::XcCore) if args.compression.codec().is_some() => {
+    match form.format {
+        Some(OutputFormat::XcCore) if form.compression.codec().is_some() => {
             Err(Error::Usage("--compress is for the kdump format; xc-core has none".into()))
         }
         Some(OutputFormat::XcCore) => Ok(Format::XcCore),
-        Some(OutputFormat::Elf) if args.compression.codec().is_some() => {
+        Some(OutputFormat::Elf) if form.compression.codec().is_some() => {
             Err(Error::Usage("--compress, -z, -c, -l and -p are for the kdump format; ELF has no compression".into()))
         }
         Some(OutputFormat::Elf) => Ok(Format::Elf),
         Some(OutputFormat::ElfZst) => elf_zst(),
-        Some(OutputFormat::Kdump) => Ok(Format::Kdump(args.compression.codec().unwrap_or_default())),
-        None if args.elf => Ok(Format::Elf),
+        Some(OutputFormat::Kdump) => Ok(Format::Kdump(form.compression.codec().unwrap_or_default())),
+        None if form.elf => Ok(Format::Elf),
         None if ends(".elf.zst") => elf_zst(),
-        None if ends(".elf") && args.compression.codec().is_none() => Ok(Format::Elf),
-        None => Ok(Format::Kdump(args.compression.codec().unwrap_or_default())),
+        None if ends(".elf") && form.compression.codec().is_none() => Ok(Format::Elf),
+        None => Ok(Format::Kdump(form.compression.codec().unwrap_or_default())),
     }
 }
 

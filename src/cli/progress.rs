@@ -33,6 +33,14 @@ pub(super) fn choose(quiet: bool) -> Box<dyn Display> {
     Box::new(Lines(Mutex::new(Stage::default())))
 }
 
+/// Whether standard error can show bars.
+pub(super) fn has_bars() -> bool {
+    #[cfg(feature = "bars")]
+    return std::io::stderr().is_terminal();
+    #[cfg(not(feature = "bars"))]
+    return false;
+}
+
 #[derive(Debug, Default)]
 struct Stage {
     name: String,

@@ -26,7 +26,7 @@ use crate::xen::survey::Survey;
 use crate::xen::{Domain, Host, P2m};
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Cuts the domain that the options name out of `source` and writes it to `out`.
 ///
@@ -42,6 +42,7 @@ pub fn cut(source: &dyn ReadAt, options: &Options, out: Output, progress: &dyn P
 /// As [`cut`]; [`Error::Usage`] if the format cannot be split.
 pub fn cut_split(source: &dyn ReadAt, options: &Options, outs: Vec<Output>, progress: &dyn Progress) -> Result<Report> {
     with_input(source, options, progress, |input| match input.recut()? {
+        Some(_) if options.full_only => Err(Error::NotXen("it is a cut already".into())),
         Some(recut) => input.cut_again(recut, outs),
         None => input.with_host(false, |cutter| {
             let domain = cutter.pick()?;
@@ -114,7 +115,10 @@ fn with_input<T>(
     progress: &dyn Progress,
     work: impl FnOnce(&Input<'_>) -> Result<T>,
 ) -> Result<T> {
-    let crew = Crew::new(options.threads, options.memory)?;
+    let crew = match &options.pool {
+        Some(pool) => Crew::sharing(Arc::clone(pool), options.memory),
+        None => Crew::new(options.threads, options.memory)?,
+    };
     progress.stage("reading headers and notes", None);
     let (core, mem) = source::read(source)?;
     if options.strict {

@@ -3,6 +3,7 @@
 use super::walk::CHUNK;
 use crate::error::{Error, Result};
 use crate::units::PAGE_BYTES;
+use std::sync::Arc;
 
 /// The least that a cut can be held to, in bytes.
 pub const LEAST_MEMORY: u64 = 16 << 20;
@@ -21,7 +22,7 @@ pub fn share(memory: u64) -> u64 {
 /// Threads, and a bound on what they have in hand.
 #[derive(Debug)]
 pub struct Crew {
-    pool: rayon::ThreadPool,
+    pool: Arc<rayon::ThreadPool>,
     window: usize,
     memory: Option<u64>,
 }
@@ -45,7 +46,16 @@ impl Crew {
         // zeros and done at once.
         let window = (3 * pool.current_num_threads()).max(32);
         let window = window.min(memory.map_or(usize::MAX, |m| (share(m) / CHUNK_BYTES) as usize)).max(2);
-        Ok(Self { pool, window, memory })
+        Ok(Self { pool: Arc::new(pool), window, memory })
+    }
+
+    /// Threads that others use too; `memory`, in bytes, is for this crew's part of the work.
+    pub fn sharing(pool: Arc<rayon::ThreadPool>, memory: Option<u64>) -> Self {
+        let window = (3 * pool.current_num_threads()).max(32);
+        // No more threads than chunks in hand work for it at a time.
+        let room = |m| (share(m) / CHUNK_BYTES).min((share(m) / PER_THREAD).max(pool.current_num_threads() as u64));
+        let window = window.min(memory.map_or(usize::MAX, |m| room(m) as usize)).max(2);
+        Self { pool, window, memory }
     }
 
     /// How many threads.

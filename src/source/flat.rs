@@ -16,6 +16,7 @@ mod record;
 pub(super) use index::{Index, TAIL};
 pub(super) use layout::headers_lost;
 pub(super) use rearrange::Rearranger;
+pub(super) use record::{Judge, RECORD_HEADER, Step};
 
 use super::OpenOptions;
 use super::holes::Holes;
@@ -24,13 +25,14 @@ use super::unpack::Packed;
 use crate::error::Result;
 use crate::units::FileOffset;
 use index::Found;
-use record::{Judge, RECORD_HEADER, Step};
 use std::io;
 
 /// The first bytes of the format.
 pub(super) const MAGIC: &[u8; 16] = b"makedumpfile\0\0\0\0";
+/// What a file that came as one is called.
+pub(super) const LAYER: &str = "flattened";
 /// Where records begin.
-const RECORDS: u64 = 4096;
+pub(super) const RECORDS: u64 = 4096;
 
 impl Index {
     /// Reads the headers of all records; says whether there was room for them.
@@ -110,7 +112,7 @@ impl Flat {
             return Ok(Err(stream));
         }
         let mut history = stream.history().clone();
-        history.layers.push("flattened".into());
+        history.layers.push(LAYER.into());
         Ok(Ok(Self::with(stream, index, history)))
     }
 

@@ -12,6 +12,7 @@ pub mod holes;
 pub mod kdump;
 pub mod machine;
 pub mod notes;
+mod peek;
 mod pieces;
 pub mod segments;
 mod set;
@@ -23,6 +24,7 @@ pub mod xc_core;
 pub use container::Container;
 pub use elf::Vmcore;
 pub use machine::MachineMemory;
+pub use peek::{Looks, peek};
 pub use set::Set;
 pub use storage::{FileSource, History, MapSource, ReadAt};
 pub use windows::WindowSource;
@@ -34,6 +36,7 @@ use std::io::Seek;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use unpack::{Kind, Packed};
 
 /// Reads the headers and notes of a dump, ELF or kdump-compressed, in one file or several, and offers its memory.
@@ -114,6 +117,8 @@ pub struct OpenOptions {
     pub tmp_dir: Option<PathBuf>,
     /// Threads that unpack; 0 for as many as there are processors.
     pub threads: usize,
+    /// Instead of threads of its own, those that several inputs share.
+    pub pool: Option<Arc<rayon::ThreadPool>>,
     /// Bytes, at most, that are kept of a compressed file that is read in place.
     pub cache: u64,
     /// Bytes of memory that may be taken for the input, if there is a limit.
@@ -129,7 +134,7 @@ impl OpenOptions {
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { no_mmap: false, tmp_dir: None, threads: 0, cache: CACHE, memory: None }
+        Self { no_mmap: false, tmp_dir: None, threads: 0, pool: None, cache: CACHE, memory: None }
     }
 }
 

@@ -6,17 +6,17 @@
 
 mod xz;
 
+use super::OpenOptions;
 use super::unpack::Kind;
 use rayon::prelude::*;
 use std::collections::VecDeque;
 use std::io::{self, Cursor, Read};
 use std::ops::Range;
+use std::sync::Arc;
 use zstd::zstd_safe;
 
 /// Plain bytes of a piece, at most: `xz -9 -T` makes blocks of 192 MiB.
 const MOST_PLAIN: u64 = 192 << 20;
-/// Plain bytes that are in memory, at most, where the pieces tell their size.
-const MOST_AT_ONCE: u64 = 512 << 20;
 /// What is expected of a piece that does not tell its size.
 const UNTOLD: u64 = 16 << 20;
 /// How a bzip2 stream begins, but for the level, which is the fourth byte.
@@ -38,7 +38,9 @@ pub(super) struct Pieces<'a> {
     kind: Kind,
     all: &'a [u8],
     pieces: VecDeque<Piece>,
-    pool: rayon::ThreadPool,
+    pool: Arc<rayon::ThreadPool>,
+    /// Plain bytes that are in memory, at most, where the pieces tell their size.
+    at_once: u64,
     ready: VecDeque<Cursor<Vec<u8>>>,
     /// Memory that was read out, for the next pieces: fresh memory costs more than unpacking zeros into it.
     used: Vec<Vec<u8>>,
@@ -47,15 +49,16 @@ pub(super) struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    /// Nothing if there are not at least two, or `threads` is 1.
-    pub(super) fn find(kind: Kind, all: &'a [u8], threads: usize) -> Option<Self> {
+    /// Nothing if there are not at least two, or there is one thread only.
+    pub(super) fn find(kind: Kind, all: &'a [u8], options: &OpenOptions) -> Option<Self> {
         let pieces = match kind {
             Kind::Xz => xz::blocks(all)?,
             Kind::Zstd => zstd_frames(all)?,
             Kind::Bzip2 => bzip2_streams(all),
             _ => return None,
         };
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok()?;
+        let own = || rayon::ThreadPoolBuilder::new().num_threads(options.threads).build().map(Arc::new);
+        let pool = options.pool.clone().map_or_else(own, Ok).ok()?;
         let useful = pieces.len() > 1 && pool.current_num_threads() > 1;
         let all_known = pieces.iter().all(|p| p.plain.is_none_or(|n| n <= MOST_PLAIN));
         let pieces = VecDeque::from(pieces);
@@ -64,6 +67,8 @@ impl<'a> Pieces<'a> {
             all,
             pieces,
             pool,
+            // As much as a file that is read in place may keep, twice: what is made, and what is copied away.
+            at_once: 2 * options.cache,
             ready: VecDeque::new(),
             used: Vec::new(),
             rest: None,
@@ -75,7 +80,7 @@ impl<'a> Pieces<'a> {
         let (mut batch, mut bytes) = (Vec::new(), 0_u64);
         while let Some(piece) = self.pieces.front() {
             bytes = bytes.saturating_add(piece.plain.unwrap_or(UNTOLD));
-            if !batch.is_empty() && (batch.len() >= 2 * self.pool.current_num_threads() || bytes > MOST_AT_ONCE) {
+            if !batch.is_empty() && (batch.len() >= 2 * self.pool.current_num_threads() || bytes > self.at_once) {
                 break;
             }
             let memory = self.used.pop().unwrap_or_default();
@@ -247,9 +252,13 @@ mod tests {
         ]
     }
 
+    fn threads(threads: usize) -> OpenOptions {
+        OpenOptions { threads, ..OpenOptions::default() }
+    }
+
     fn read(kind: Kind, packed: &[u8]) -> (Vec<u8>, bool) {
         let mut out = Vec::new();
-        let ok = match Pieces::find(kind, packed, 3) {
+        let ok = match Pieces::find(kind, packed, &threads(3)) {
             Some(mut pieces) => pieces.read_to_end(&mut out),
             None => kind.decoder(Box::new(packed)).unwrap().read_to_end(&mut out),
         };
@@ -260,12 +269,12 @@ mod tests {
     fn pieces_give_the_whole() {
         let plain = noise(300_000);
         for (kind, packed, count) in files(&plain) {
-            let pieces = Pieces::find(kind, &packed, 3).unwrap();
+            let pieces = Pieces::find(kind, &packed, &threads(3)).unwrap();
             assert_eq!(pieces.pieces.len(), count, "{kind:?}");
             assert_eq!(read(kind, &packed), (plain.clone(), true), "{kind:?}");
-            assert!(Pieces::find(kind, &packed, 1).is_none());
+            assert!(Pieces::find(kind, &packed, &threads(1)).is_none());
         }
-        assert!(Pieces::find(Kind::Xz, &xz(&plain, 1 << 20), 3).is_none());
+        assert!(Pieces::find(Kind::Xz, &xz(&plain, 1 << 20), &threads(3)).is_none());
     }
 
     /// Wherever it is cut or damaged: what comes is a prefix of the truth, and its end is told, or it is all.

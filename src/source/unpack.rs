@@ -33,7 +33,7 @@ const XZ_MEMORY: u32 = 512 << 10;
 /// Wrappers within each other.
 const MOST_LAYERS: usize = 4;
 /// What is looked at to know how large the whole can be: headers.
-const HEAD: usize = 1 << 20;
+pub(super) const HEAD: usize = 1 << 20;
 /// Skippable frames before the first one that is none.
 const MOST_SKIPPED: usize = 1 << 12;
 /// Magic and size of a skippable frame.
@@ -104,7 +104,7 @@ impl Kind {
             Self::Bzip2 => "bzip2",
             Self::Lz4 => "lz4",
             Self::Skippable => "skippable",
-            Self::Flat => "flattened",
+            Self::Flat => flat::LAYER,
             Self::Plain => "plain",
         }
     }
@@ -169,14 +169,19 @@ impl<'r> Packed<'r> {
         Self { input, outer: Kind::Plain, least: 0, most: None, history: History::default() }
     }
 
+    /// From storage, by this thread alone.
+    pub(super) fn plainly(source: &'r dyn ReadAt) -> Self {
+        Self::stream(Box::new(Stream { source, at: 0 }))
+    }
+
     /// From storage, by several threads if the outermost compression lets them.
     pub(super) fn of(source: &'r dyn ReadAt, options: &OpenOptions) -> Self {
         let history = source.history().clone();
         let all = usize::try_from(source.len()).ok().and_then(|len| source.slice(FileOffset(0), len));
         let kind = all.and_then(|_| Kind::of_storage(source).ok()).unwrap_or(Kind::Plain);
         let most = all.and_then(|all| pieces::plain_size(kind, all));
-        let packed = Self { least: source.len(), most, history, ..Self::stream(Box::new(Stream { source, at: 0 })) };
-        match all.and_then(|all| Pieces::find(kind, all, options.threads)) {
+        let packed = Self { least: source.len(), most, history, ..Self::plainly(source) };
+        match all.and_then(|all| Pieces::find(kind, all, options)) {
             Some(pieces) => packed.within(kind, Box::new(pieces)),
             None => packed,
         }
@@ -194,6 +199,26 @@ impl<'r> Packed<'r> {
     /// [`Error::Write`] if the temporary file cannot take it, [`Error::Damaged`] if nothing of it can be unpacked,
     /// [`Error::NotElf`] if it holds no dump.
     pub(super) fn spool(mut self, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
+        let kind = self.unwrap()?;
+        let (head, broken) = self.head();
+        let most = if kind == Kind::Plain { most_bytes(&head)? } else { u64::MAX };
+        self.put_back(head, broken);
+        self.copy(kind, most, options)
+    }
+
+    /// What it was wrapped in, from the outside to the inside, and its first bytes, of a flattened stream those of the stream.
+    ///
+    /// # Errors
+    /// As [`Self::spool`].
+    pub(super) fn peek(mut self) -> Result<(Vec<String>, Vec<u8>)> {
+        let kind = self.unwrap()?;
+        let mut layers = self.history.layers.clone();
+        layers.extend((kind == Kind::Flat).then(|| flat::LAYER.into()));
+        Ok((layers, self.head().0))
+    }
+
+    /// Takes all compressions off; what is in them.
+    fn unwrap(&mut self) -> Result<Kind> {
         for _ in 0..=MOST_LAYERS {
             let (mut head, mut broken) = self.head();
             let skipped = Kind::of(&head) == Kind::Skippable;
@@ -209,16 +234,16 @@ impl<'r> Packed<'r> {
             if skipped && !matches!(kind, Kind::Zstd | Kind::Lz4) {
                 return Err(Error::damaged("stream", "no frame of zstd or lz4 follows those that are to be skipped"));
             }
-            let most = if kind == Kind::Plain { most_bytes(&head)? } else { u64::MAX };
             self.put_back(head, broken);
             if matches!(kind, Kind::Flat | Kind::Plain) {
-                return self.copy(kind, most, options);
+                return Ok(kind);
             }
             let empty = Box::new(io::empty());
             let decoder = kind.decoder(std::mem::replace(&mut self.input, empty))?;
             // What was told is what the outermost unpacks to.
             self.most = self.most.filter(|_| self.outer == Kind::Plain);
-            self = self.within(kind, decoder);
+            self.history.layers.push(kind.name().into());
+            (self.input, self.outer) = (decoder, kind);
         }
         Err(Error::Usage(format!("more than {MOST_LAYERS} compressions within each other")))
     }
@@ -261,7 +286,7 @@ impl<'r> Packed<'r> {
         let mut work = Rearranger::new(&mut out);
         work.run(&mut self.input)?;
         let (mut index, broken) = (work.index, work.broken);
-        self.history.layers.push("flattened".into());
+        self.history.layers.push(flat::LAYER.into());
         if let Some((e, at)) = broken {
             spool::broken_off(&mut self.history, self.outer, &e, at);
         }

@@ -24,7 +24,7 @@ const MODEST: u64 = 16 << 20;
 
 /// What is to be done next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(in crate::source) enum Step {
     /// So many bytes of data for this place follow.
     Use(u64, u64),
     /// So many bytes follow, whose place cannot be.
@@ -39,7 +39,7 @@ pub(super) enum Step {
 
 /// Holds each record against those before it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Judge {
+pub(in crate::source) struct Judge {
     /// Where the file ends so far.
     end: u64,
     /// The most that headers allow, once they are known.
@@ -50,7 +50,7 @@ pub(super) struct Judge {
 
 impl Judge {
     /// What to do with a record of this header, behind which the stream has `left` bytes.
-    pub(super) fn step(&mut self, header: [u8; RECORD_HEADER], left: u64) -> Step {
+    pub(in crate::source) fn step(&mut self, header: [u8; RECORD_HEADER], left: u64) -> Step {
         let words = u128::from_be_bytes(header);
         let (start, size) = ((words >> 64) as u64, words as u64);
         if (start, size) == (u64::MAX, u64::MAX) {

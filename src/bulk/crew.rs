@@ -1,0 +1,208 @@
+//! Several cuts at once, with the threads and the memory of one.
+
+use super::{Figures, Manifest, Record, Settings, Status, Task, Watch, fate};
+use crate::cut;
+use crate::error::{Error, Kind, Result};
+use crate::report::Report;
+use crate::sink::{Mode, Output};
+use crate::source::{self, OpenOptions};
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+/// Memory for one cut, below which others wait rather than share it.
+const GOOD: u64 = 64 << 20;
+/// Cuts at once, at most, unless the user wants more: each reads elsewhere on the disk.
+const MOST_JOBS: usize = 16;
+
+/// Cuts dumps.
+#[derive(Debug)]
+pub struct Crew<'a> {
+    settings: &'a Settings,
+    watch: &'a dyn Watch,
+    pool: Arc<rayon::ThreadPool>,
+}
+
+impl<'a> Crew<'a> {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if they cannot be started.
+    pub fn new(settings: &'a Settings, watch: &'a dyn Watch) -> Result<Self> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(settings.threads).build();
+        let pool = pool.map_err(|e| Error::Usage(format!("{} threads: {e}", settings.threads)))?;
+        Ok(Self { settings, watch, pool: Arc::new(pool) })
+    }
+
+    /// Runs `work` where its parallel parts use these threads.
+    pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.pool.install(work)
+    }
+
+    /// How many cuts run at once, of so many.
+    fn jobs(&self, tasks: usize) -> usize {
+        let room = self.settings.memory.map_or(usize::MAX, |m| (m / GOOD) as usize);
+        let good = self.pool.current_num_threads().min(MOST_JOBS).min(room);
+        self.settings.jobs.unwrap_or(good).min(tasks).max(1)
+    }
+
+    /// Cuts them all, and tells the manifest and the watch what became of each. What fails for a passing reason is tried once more
+    /// when all else is done, alone: others may have been the reason.
+    ///
+    /// # Errors
+    /// Those of the manifest: without it nothing more is begun.
+    pub fn cut(&self, tasks: Vec<Task>, manifest: &Mutex<&mut Manifest>) -> Result<()> {
+        let jobs = self.jobs(tasks.len());
+        let again = self.round(tasks, jobs, jobs > 1, manifest)?;
+        if again.is_empty() || self.watch.stop().is_some() {
+            Ok(())
+        } else {
+            self.round(again, 1, false, manifest).map(drop)
+        }
+    }
+
+    /// One round; those that should be tried again, if that is wanted.
+    fn round(
+        &self,
+        tasks: Vec<Task>,
+        jobs: usize,
+        put_off: bool,
+        manifest: &Mutex<&mut Manifest>,
+    ) -> Result<Vec<Task>> {
+        let (queue, again) = (Mutex::new(VecDeque::from(tasks)), Mutex::new(Vec::new()));
+        let next = || queue.lock().ok()?.pop_front();
+        let work = || -> Result<()> {
+            while self.watch.stop().is_none()
+                && let Some(task) = next()
+            {
+                let passing = self.one(&task, jobs, put_off, manifest).inspect_err(|_| {
+                    // What cannot be told of is not begun.
+                    queue.lock().map(|mut q| q.clear()).unwrap_or_default();
+                })?;
+                if passing && let Ok(mut again) = again.lock() {
+                    again.push(task);
+                }
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (1..jobs).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            let ended = |t: std::thread::ScopedJoinHandle<'_, Result<()>>| t.join().unwrap_or_else(|_| Err(stopped()));
+            threads.into_iter().map(ended).fold(own, Result::and)
+        })?;
+        Ok(again.into_inner().unwrap_or_default())
+    }
+
+    /// Cuts one; whether it should be tried again.
+    fn one(&self, task: &Task, jobs: usize, put_off: bool, manifest: &Mutex<&mut Manifest>) -> Result<bool> {
+        let add = |record: Record| manifest.lock().map_err(|_| stopped())?.add(record);
+        let ours = {
+            let manifest = manifest.lock().map_err(|_| stopped())?;
+            manifest.of(task.input()).is_some_and(|r| r.output.as_ref().is_some_and(|o| o.0 == task.output))
+        };
+        let settings = self.settings;
+        let started = Instant::now();
+        let mut record = Record::started(task.files.clone(), Some(&task.output), &settings.wish);
+        let path = settings.out.join(&task.output);
+        let free = settings.overwrite || ours || path.symlink_metadata().is_err();
+        if free {
+            add(record.clone())?;
+        }
+        let done = match free {
+            true => self.write(task, &path, settings.overwrite || ours, jobs),
+            false => Err(Error::OutputExists(path.display().to_string())),
+        };
+        match done {
+            Ok(report) => {
+                (record.status, record.bytes) = (Status::Done, Some(report.output.bytes));
+                record.figures = Some(Figures::of(&report));
+            }
+            Err(e) => (record.status, record.reason) = (Status::of(&e), Some(e.to_string())),
+        }
+        if record.status != Status::Done {
+            // What a killed run, or an earlier one of an input that changed since, left there is ours.
+            let there = path.symlink_metadata().is_ok();
+            record.output = record.output.filter(|_| free && (there || record.status == Status::Trouble));
+        }
+        record.seconds = started.elapsed().as_secs_f64();
+        record.at = super::record::now();
+        let passing = put_off && record.status == Status::Trouble && self.watch.stop().is_none();
+        add(record.clone())?;
+        if passing {
+            return Ok(true);
+        }
+        self.dispose(&mut record, manifest)?;
+        self.watch.ended(&record);
+        Ok(false)
+    }
+
+    /// Lets the input of a cut go where it should.
+    ///
+    /// # Errors
+    /// Those of the manifest.
+    pub fn dispose(&self, record: &mut Record, manifest: &Mutex<&mut Manifest>) -> Result<()> {
+        let after = &self.settings.after;
+        if *after == fate::After::Keep || record.status != Status::Done || record.source != super::record::Source::Kept
+        {
+            return Ok(());
+        }
+        let mirror = record.output.clone().unwrap_or_default();
+        let stay = fate::must_stay(record)
+            .map_or_else(|| fate::send(&record.files, after, &mirror.0), |why| Err(Error::Usage(why)));
+        match stay {
+            Ok(source) => record.source = source,
+            Err(why) => {
+                let why = why.to_string();
+                self.watch.warn(&format!("{}: the dump stays where it is: {why}", record.input().display()));
+                record.kept_because = Some(why);
+            }
+        }
+        manifest.lock().map_err(|_| stopped())?.add(record.clone())
+    }
+
+    fn write(&self, task: &Task, path: &Path, overwrite: bool, jobs: usize) -> Result<Report> {
+        let progress = self.watch.dump(task);
+        let settings = self.settings;
+        progress.stage("opening", None);
+        let memory = settings.memory.map(|m| m / jobs as u64);
+        let open = OpenOptions {
+            pool: Some(Arc::clone(&self.pool)),
+            threads: self.pool.current_num_threads(),
+            cache: settings.open.cache / jobs as u64,
+            memory: memory.map(crate::pipeline::crew::share),
+            ..settings.open.clone()
+        };
+        let mut options = settings.wish.options()?;
+        (options.pool, options.memory) = (Some(Arc::clone(&self.pool)), memory);
+        let names: Vec<&Path> = task.files.iter().map(|f| f.path.as_ref()).collect();
+        let source = source::open_all(&names, &open)?;
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|e| Error::write(folder.display().to_string(), e))?;
+        }
+        names.iter().try_for_each(|name| Output::spare(path, name))?;
+        let out = Output::create_in(Mode::Positions, path, overwrite, task.input())?;
+        let report = cut::cut(&*source, &options, out, &*progress).map_err(|e| self.why(e))?;
+        match &report.output.incomplete {
+            None => Ok(report),
+            Some(why) => {
+                // The whole dump is there, so that half a cut is good for nothing.
+                report.output.files.iter().for_each(|left| drop(std::fs::remove_file(left)));
+                Err(Error::Incomplete(why.clone()))
+            }
+        }
+    }
+
+    /// An input that goes away while the work is stopped is none that is bad.
+    fn why(&self, e: Error) -> Error {
+        match self.watch.stop() {
+            Some(why) if e.kind() != Kind::Trouble => Error::Stopped(why),
+            _ => e,
+        }
+    }
+}
+
+fn stopped() -> Error {
+    Error::Stopped("a thread did not end as it should".into())
+}

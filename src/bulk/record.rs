@@ -1,0 +1,198 @@
+//! What became of an input: a line of a manifest.
+
+use super::{Identity, Name, Wish};
+use crate::error::{Error, Kind};
+use crate::report::Report;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It did not, yet.
+    #[default]
+    Started,
+    /// For a reason that may pass: a full disk, a signal, a server that is away.
+    Trouble,
+    /// The call was wrong for this input: its output exists and is not known to be ours.
+    Refused,
+    /// For good: the dump is damaged where it must not be, or of a kind that cannot be cut.
+    Failed,
+    /// It is no Xen dump, and stays as it is.
+    Left,
+    /// It was cut.
+    Done,
+}
+
+impl Status {
+    /// What an error makes of an input.
+    pub fn of(error: &Error) -> Self {
+        match error {
+            Error::NotElf { .. } | Error::WrongElf { .. } | Error::NotXen(_) => Self::Left,
+            _ => match error.kind() {
+                Kind::BadInput => Self::Failed,
+                Kind::Usage => Self::Refused,
+                Kind::Trouble => Self::Trouble,
+            },
+        }
+    }
+}
+
+/// Figures of a cut.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Wrappers and format of the input, from the outside to the inside.
+    pub form: String,
+    /// Xen's version.
+    pub xen: String,
+    /// The domain's id.
+    pub domain: u16,
+    /// Release of its kernel.
+    pub release: Option<String>,
+    /// Pages that readers see.
+    pub pages: u64,
+    /// Of these, pages that the file holds.
+    pub kept: u64,
+    /// Pages of the domain that the level left out, by class.
+    pub excluded: BTreeMap<String, u64>,
+    /// Pages of the domain that the dump does not have, by reason.
+    pub absent: BTreeMap<String, u64>,
+    /// The level that could be applied.
+    pub level: u8,
+    /// The digest of all pages, if it was asked for.
+    pub digest: Option<String>,
+    /// Pages that were read again and found to be right, if that was asked for.
+    pub verified: Option<u64>,
+    /// What was doubtful or damaged.
+    pub warnings: Vec<String>,
+}
+
+impl Figures {
+    /// Those of a report.
+    pub fn of(report: &Report) -> Self {
+        let out = &report.output;
+        Self {
+            form: report.source.form.clone(),
+            xen: report.source.xen.clone(),
+            domain: report.domain.id,
+            release: report.domain.release.clone(),
+            pages: out.pages,
+            kept: out.kept,
+            excluded: out.excluded.clone(),
+            absent: out.absent.clone(),
+            level: report.level.applied,
+            digest: out.digest.clone(),
+            verified: out.verified,
+            warnings: report.warnings.clone(),
+        }
+    }
+}
+
+/// Where the input is now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// Where it was.
+    #[default]
+    Kept,
+    /// In this folder.
+    Moved(Name),
+    /// Nowhere.
+    Deleted,
+}
+
+/// What became of an input.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its file, or those of a split dump, as they were.
+    pub files: Vec<Identity>,
+    /// How it ended.
+    pub status: Status,
+    /// Why, if it was not cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The output, below the folder of all outputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Name>,
+    /// Its size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// What was asked for.
+    pub options: Wish,
+    /// What is in the output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub figures: Option<Figures>,
+    /// Where the input is now.
+    #[serde(default)]
+    pub source: Source,
+    /// Why it is still there, if it was to go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_because: Option<String>,
+    /// How long it took.
+    pub seconds: f64,
+    /// When it ended, in milliseconds since 1970.
+    pub at: u64,
+    /// The version that did it.
+    pub version: String,
+}
+
+impl Record {
+    /// One that is about to be worked on.
+    pub fn started(files: Vec<Identity>, output: Option<&Path>, options: &Wish) -> Self {
+        Self {
+            files,
+            output: output.map(Name::from),
+            options: options.clone(),
+            at: now(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            ..Self::default()
+        }
+    }
+
+    /// The name of the input: its first file.
+    pub fn input(&self) -> &Path {
+        self.files.first().map_or(Path::new(""), |f| f.path.as_ref())
+    }
+
+    /// Bytes of the input.
+    pub fn input_bytes(&self) -> u64 {
+        self.files.iter().map(|f| f.size).sum()
+    }
+
+    /// Whether nothing is left to be done, if the input is what it was.
+    pub fn is_settled(&self, options: &Wish, out: &Path, retry: bool) -> bool {
+        let by_this_version = self.version == env!("CARGO_PKG_VERSION");
+        match self.status {
+            Status::Done => options.is_met_by(&self.options) && self.has_output(out),
+            Status::Left => by_this_version && !retry,
+            Status::Failed => by_this_version && !retry && options.is_met_by(&self.options),
+            Status::Started | Status::Trouble | Status::Refused => false,
+        }
+    }
+
+    /// Whether its output is there, below `out`.
+    pub fn has_output(&self, out: &Path) -> bool {
+        let path = self.output.as_ref().map(|name| out.join(name));
+        let size = path.and_then(|path| super::tree::size_of(&path));
+        size.is_some() && size == self.bytes
+    }
+
+    /// Which of two records of an input is to be believed: what is done stays so, whatever another machine says of the same
+    /// input later.
+    pub fn is_better_than(&self, other: &Self) -> bool {
+        let same = self.files == other.files && self.options == other.options;
+        let decided = |r: &Self| (r.status == Status::Done, r.source != Source::Kept);
+        match same {
+            true => (decided(self), self.at) >= (decided(other), other.at),
+            false => self.at >= other.at,
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}

@@ -1,0 +1,170 @@
+//! What there is to be done.
+
+use super::tree::{self, Tree};
+use super::{Identity, Manifest, Record, Settings, Status};
+use crate::error::{Error, Result};
+use crate::source::{self, Looks};
+use rayon::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// A dump that is to be cut.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Task {
+    /// Its file, or those of a split dump by their PFNs.
+    pub files: Vec<Identity>,
+    /// Its output, below the folder of all outputs.
+    pub output: PathBuf,
+    /// What it is wrapped in, from the outside to the inside.
+    pub layers: Vec<String>,
+}
+
+impl Task {
+    /// The name of the input: its first file.
+    pub fn input(&self) -> &Path {
+        self.files.first().map_or(Path::new(""), |f| f.path.as_ref())
+    }
+
+    /// Bytes of the input.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|f| f.size).sum()
+    }
+
+    /// What a cut of it is expected to cost, in bytes that a cut in place reads in the time. Unpacking costs more, by what `tests/bulk.rs`
+    /// and `benches/README.md` have of each compression.
+    pub fn cost(&self) -> u64 {
+        let factor = self.layers.iter().map(|layer| match layer.as_str() {
+            "xz" => 60,
+            "bzip2" => 80,
+            "gzip" => 12,
+            "zstd" | "lz4" => 8,
+            _ => 1,
+        });
+        self.bytes().saturating_mul(factor.max().unwrap_or(1)).saturating_add(LEAST_COST)
+    }
+}
+
+/// What any dump costs, however small.
+const LEAST_COST: u64 = 32 << 20;
+
+/// All inputs.
+#[derive(Debug, Default)]
+pub struct Surveyed {
+    /// Those that are to be cut, the most expensive ones first: the last ones to end are small.
+    pub tasks: Vec<Task>,
+    /// Those of which nothing is to be done any more.
+    pub settled: Vec<Record>,
+    /// Those that are new and no dumps, or cannot be read.
+    pub others: Vec<Record>,
+}
+
+/// Looks at each file: whether it was done already, and what it is.
+///
+/// # Errors
+/// [`Error::Usage`] for two inputs of the same output, or a format that is unknown.
+pub fn survey(found: Tree, settings: &Settings, known: &Manifest) -> Result<Surveyed> {
+    let suffix = settings.wish.suffix()?;
+    let looked: Vec<Result<Identity>> = found.files.par_iter().map(|f| Identity::of(&f.path)).collect();
+    let mut all = Surveyed::default();
+    let mut unknown: BTreeMap<PathBuf, (Identity, PathBuf)> = BTreeMap::new();
+    for (file, looked) in found.files.into_iter().zip(looked) {
+        match looked {
+            Ok(identity) => {
+                unknown.insert(file.path, (identity, file.mirror));
+            }
+            Err(e) => all.others.push(other(settings, &file.path, Status::of(&e), e.to_string())),
+        }
+    }
+    for record in known.records() {
+        let same = |f: &Identity| unknown.get(&f.path.0).is_some_and(|(seen, _)| seen == f);
+        let mirror = unknown.get(record.input()).map(|(_, mirror)| tree::output(mirror, suffix));
+        let there = record.status != Status::Done || record.output.as_ref().map(|o| &o.0) == mirror.as_ref();
+        let settled = record.is_settled(&settings.wish, &settings.out, settings.retry);
+        if settled && there && record.files.iter().all(same) {
+            record.files.iter().for_each(|f| drop(unknown.remove(&f.path.0)));
+            all.settled.push(record.clone());
+        }
+    }
+    let looks: Vec<_> = unknown
+        .into_par_iter()
+        .map(|(path, (identity, mirror))| (source::peek(&path), path, identity, mirror))
+        .collect();
+    let mut parts = Vec::new();
+    for (looks, path, identity, mirror) in looks {
+        match looks {
+            Ok(Looks { layers, part: None }) => {
+                let output = tree::output(&mirror, suffix);
+                all.tasks.push(Task { files: vec![identity], output, layers });
+            }
+            Ok(Looks { layers, part: Some((dump, range)) }) => {
+                let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+                parts.push(Part { of: (folder, dump), range, identity, mirror, layers });
+            }
+            Err(e) => {
+                let record = Record { files: vec![identity], ..other(settings, &path, Status::of(&e), e.to_string()) };
+                all.others.push(record);
+            }
+        }
+    }
+    all.tasks.extend(join(parts, suffix));
+    let without = |path: PathBuf, status, why: String| other(settings, &path, status, why);
+    all.others.extend(found.others.into_iter().map(|(path, what)| without(path, Status::Left, what.into())));
+    all.others.extend(found.unreadable.into_iter().map(|(path, why)| without(path, Status::Trouble, why)));
+    all.tasks.sort_by(|a, b| b.cost().cmp(&a.cost()).then_with(|| a.input().cmp(b.input())));
+    apart(&all)?;
+    Ok(all)
+}
+
+fn other(settings: &Settings, path: &Path, status: Status, why: String) -> Record {
+    let identity = Identity { path: path.into(), ..Identity::default() };
+    Record { status, reason: Some(why), ..Record::started(vec![identity], None, &settings.wish) }
+}
+
+/// A file of a split dump.
+struct Part {
+    /// The folder, and what the parts of one dump have in common.
+    of: (PathBuf, Vec<u8>),
+    range: (u64, u64),
+    identity: Identity,
+    mirror: PathBuf,
+    layers: Vec<String>,
+}
+
+/// Puts parts of one dump together: those of one folder that say so, and are of other pages each.
+fn join(mut parts: Vec<Part>, suffix: &str) -> Vec<Task> {
+    parts.sort_by(|a, b| (&a.of, a.range, &a.mirror).cmp(&(&b.of, b.range, &b.mirror)));
+    // Of each set that is being put together: whose, and where it ends so far.
+    let mut sets: Vec<((PathBuf, Vec<u8>), u64, Task)> = Vec::new();
+    for part in parts {
+        match sets.iter_mut().find(|(of, end, _)| *of == part.of && *end <= part.range.0) {
+            Some((_, end, task)) => {
+                *end = part.range.1;
+                task.files.push(part.identity);
+                task.layers.extend(part.layers);
+            }
+            None => {
+                let output = tree::output(&part.mirror, suffix);
+                let task = Task { files: vec![part.identity], output, layers: part.layers };
+                sets.push((part.of, part.range.1, task));
+            }
+        }
+    }
+    sets.into_iter().map(|set| set.2).collect()
+}
+
+/// No two inputs may have the same output.
+fn apart(all: &Surveyed) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    let done = all.settled.iter().filter_map(|r| Some((r.output.as_ref()?.as_ref(), r.input())));
+    for (output, input) in all.tasks.iter().map(|t| (t.output.as_path(), t.input())).chain(done) {
+        if !seen.insert(output) {
+            let why = format!(
+                "{}: another input would be written to {} as well; name a folder that they have in common",
+                input.display(),
+                output.display()
+            );
+            return Err(Error::Usage(why));
+        }
+    }
+    Ok(())
+}

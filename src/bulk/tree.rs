@@ -1,0 +1,113 @@
+//! The files under some folders, and where their outputs go.
+
+use crate::error::{Error, Result};
+use std::path::{Path, PathBuf};
+use walkdir::WalkDir;
+
+/// A file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Where it is: an absolute path.
+    pub path: PathBuf,
+    /// Where it would be below the folder of all outputs.
+    pub mirror: PathBuf,
+}
+
+/// What is under the sources.
+#[derive(Debug, Default)]
+pub struct Tree {
+    /// Files, by name.
+    pub files: Vec<Found>,
+    /// What is no file: a link that is not followed, a pipe, a device; with what it is.
+    pub others: Vec<(PathBuf, &'static str)>,
+    /// What could not be read, with the reason.
+    pub unreadable: Vec<(PathBuf, String)>,
+}
+
+/// Lists all files under `sources`, folders or files, but those under `out`. Each is mirrored by its path below its source; of
+/// several sources, below the last name of each.
+///
+/// # Errors
+/// [`Error::Read`] for a source that is not there.
+pub fn walk(sources: &[PathBuf], out: &Path, follow: bool) -> Result<Tree> {
+    let mut tree = Tree::default();
+    let out = out.canonicalize().ok();
+    for source in sources {
+        let failed = |e| Error::read(source.display().to_string(), e);
+        // What the user names is followed.
+        let top = source.canonicalize().map_err(failed)?;
+        let own = if sources.len() > 1 { top.file_name().map(PathBuf::from) } else { None };
+        let is_out = |path: &Path| out.as_ref().is_some_and(|out| path == out);
+        let below = WalkDir::new(&top).follow_links(follow).sort_by_file_name().into_iter();
+        for entry in below.filter_entry(|e| !is_out(e.path())) {
+            match entry {
+                Ok(entry) if entry.file_type().is_dir() => {}
+                Ok(entry) if entry.file_type().is_file() => {
+                    let path = entry.into_path();
+                    let within = path.strip_prefix(&top).ok().filter(|p| !p.as_os_str().is_empty());
+                    let name = path.file_name().map(Path::new).unwrap_or(Path::new("dump"));
+                    let mirror = within.map_or_else(|| name.into(), |p| own.clone().unwrap_or_default().join(p));
+                    tree.files.push(Found { path, mirror });
+                }
+                Ok(entry) => {
+                    let what = if entry.path_is_symlink() { "a link; --follow follows it" } else { "no regular file" };
+                    tree.others.push((entry.into_path(), what));
+                }
+                Err(e) => {
+                    let path = e.path().unwrap_or(&top).to_owned();
+                    let why = e.io_error().map_or_else(|| e.to_string(), ToString::to_string);
+                    tree.unreadable.push((path, why));
+                }
+            }
+        }
+    }
+    // One that several sources lead to is one.
+    let mut seen = std::collections::BTreeSet::new();
+    tree.files.retain(|f| seen.insert(f.path.clone()));
+    Ok(tree)
+}
+
+/// The size of a file, if it is there.
+pub(super) fn size_of(path: &Path) -> Option<u64> {
+    path.metadata().ok().filter(|m| m.is_file()).map(|m| m.len())
+}
+
+/// The name of the output of a file that is mirrored here.
+pub(super) fn output(mirror: &Path, suffix: &str) -> PathBuf {
+    let mut name = mirror.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_tree_is_mirrored_and_its_output_is_none_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().canonicalize().unwrap();
+        for name in ["a/x/1", "a/2", "b/x/1", "a/out/old.kdump", "c"] {
+            std::fs::create_dir_all(top.join(name).parent().unwrap()).unwrap();
+            std::fs::write(top.join(name), name).unwrap();
+        }
+        symlink("../b", top.join("a/link")).unwrap();
+        symlink("a", top.join("a/loop")).unwrap();
+        let mirrors = |sources: &[&str], follow| -> (Vec<String>, usize, usize) {
+            let sources: Vec<_> = sources.iter().map(|s| top.join(s)).collect();
+            let tree = walk(&sources, &top.join("a/out"), follow).unwrap();
+            let names = tree.files.iter().map(|f| f.mirror.display().to_string()).collect();
+            (names, tree.others.len(), tree.unreadable.len())
+        };
+        assert_eq!(mirrors(&["a"], false), (vec!["2".into(), "x/1".into()], 2, 0));
+        assert_eq!(mirrors(&["a/2"], false), (vec!["2".into()], 0, 0));
+        let (names, _, _) = mirrors(&["a", "b", "c", "a/x"], false);
+        assert_eq!(names, ["a/2", "a/x/1", "b/x/1", "c"]);
+        // A link that leads round in a circle is told, and ends.
+        let (names, _, unreadable) = mirrors(&["a"], true);
+        assert_eq!((names, unreadable), (vec!["2".into(), "link/x/1".into(), "x/1".into()], 1));
+        assert!(walk(&[top.join("nowhere")], &top, false).is_err());
+        assert_eq!(output(Path::new("x/1"), ".kdump"), Path::new("x/1.kdump"));
+    }
+}

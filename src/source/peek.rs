@@ -1,0 +1,76 @@
+//! What a file is, by its first bytes only: for whoever looks at thousands of them.
+
+use super::elf::Vmcore;
+use super::flat::{self, Judge, RECORD_HEADER, Step};
+use super::kdump::{self, Header};
+use super::storage::FileSource;
+use super::unpack::{HEAD, Packed};
+use crate::bytes::array_at;
+use crate::error::{Error, Result};
+use std::fs::File;
+use std::path::Path;
+
+/// What a file is, as far as its first bytes tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Looks {
+    /// What it is wrapped in, from the outside to the inside: `gzip`, `flattened`.
+    pub layers: Vec<String>,
+    /// Of a file of a split dump: what it has in common with the others, and its PFNs, first and one more than the last.
+    pub part: Option<(Vec<u8>, (u64, u64))>,
+}
+
+/// Looks at the first bytes of a file.
+///
+/// # Errors
+/// [`Error::NotElf`] and [`Error::WrongElf`] for what is no dump at all; those of the operating system; others for what may be a
+/// dump that is damaged.
+pub fn peek(path: &Path) -> Result<Looks> {
+    let file = File::open(path).map_err(|e| Error::read("the dump", e))?;
+    peek_file(file)
+}
+
+fn peek_file(file: File) -> Result<Looks> {
+    let source = FileSource::new(file)?;
+    let (layers, mut head) = Packed::plainly(&source).peek()?;
+    if layers.last().is_some_and(|l| l == flat::LAYER) {
+        head = flattened(&head);
+    }
+    if !head.starts_with(kdump::SIGNATURE) {
+        return match Vmcore::parse(&head) {
+            // More program headers than were read.
+            Err(Error::Damaged { .. }) if head.len() >= HEAD => Ok(Looks { layers, part: None }),
+            // Where a flattened stream has its headers last.
+            Err(Error::NotElf { .. }) if layers.iter().any(|l| l == flat::LAYER) => Ok(Looks { layers, part: None }),
+            Err(e) => Err(e),
+            Ok(_) => Ok(Looks { layers, part: None }),
+        };
+    }
+    let header = Header::read(&head)?;
+    let same = [&header.machine[..], &header.max_mapnr.to_le_bytes(), &header.level.to_le_bytes()].concat();
+    Ok(Looks { layers, part: header.split.map(|range| (same, range)) })
+}
+
+/// What the first records of a stream write to the first bytes of the file.
+fn flattened(stream: &[u8]) -> Vec<u8> {
+    let (mut judge, mut at, mut head) = (Judge::default(), flat::RECORDS as usize, Vec::new());
+    while let Some(header) = array_at::<RECORD_HEADER>(stream, at) {
+        let data = at + RECORD_HEADER;
+        let left = stream.len().saturating_sub(data);
+        let Step::Use(start, size) = judge.step(header, u64::MAX) else { break };
+        let (start, size) = (usize::try_from(start).unwrap_or(HEAD), usize::try_from(size).unwrap_or(usize::MAX));
+        if start < HEAD {
+            let bytes = stream.get(data..data + size.min(left).min(HEAD - start)).unwrap_or_default();
+            if head.len() < start + bytes.len() {
+                head.resize(start + bytes.len(), 0);
+            }
+            if let Some(there) = head.get_mut(start..start + bytes.len()) {
+                there.copy_from_slice(bytes);
+            }
+        }
+        if size > left {
+            break;
+        }
+        at = data + size;
+    }
+    head
+}
