@@ -4,77 +4,17 @@
 
 mod support;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 use support::fixtures::{self, Fixture};
-use support::tools::{run, scratch, tool};
+use support::forms::{file, makedumpfile, split, through, with_snappy};
+use support::tools::{run, scratch};
 
 const LIMIT: Duration = Duration::from_secs(300);
 
 fn fixture() -> &'static Fixture {
     fixtures::all().iter().find(|f| f.name == "xen-4.17-linux-6.12-panic").expect("the panic fixture of testdata")
-}
-
-/// A scratch file of this test.
-fn file(name: &str) -> PathBuf {
-    scratch().join(name)
-}
-
-/// makedumpfile's output of the fixture.
-fn makedumpfile(name: &str, options: &[&str]) -> PathBuf {
-    let out = file(name);
-    let mut command = Command::new(tool("makedumpfile-codecs"));
-    command.args(options).arg(&fixture().vmcore);
-    if options.contains(&"-F") {
-        let status = command.stdin(Stdio::null()).stderr(Stdio::null()).stdout(File::create(&out).unwrap()).status();
-        assert!(status.unwrap().success(), "{command:?}");
-        return out;
-    }
-    let ran = run(command.arg("-f").arg(&out), LIMIT);
-    let said = ran.stdout + &ran.stderr;
-    // It goes on without compression where it lacks lzo or snappy.
-    assert!(ran.status.success() && !said.contains("option is disabled"), "{command:?}: {said}");
-    out
-}
-
-/// A file of makedumpfile's without compression, with its pages packed by snappy: no makedumpfile of Debian's does that.
-fn with_snappy(name: &str, raw: &Path) -> PathBuf {
-    let raw = std::fs::read(raw).unwrap();
-    let word = |at: usize| u32::from_le_bytes(raw[at..at + 4].try_into().unwrap());
-    let long = |at: usize| u64::from_le_bytes(raw[at..at + 8].try_into().unwrap());
-    let (sub_blocks, bitmap_blocks) = (word(432) as usize, word(436) as usize);
-    let second = (1 + sub_blocks + bitmap_blocks / 2) * 4096;
-    let first = (1 + sub_blocks + bitmap_blocks) * 4096;
-    let count: usize = raw[second..first].iter().map(|b| b.count_ones() as usize).sum();
-    let mut out = raw[..first + count * 24].to_vec();
-    out[424..428].copy_from_slice(&4_u32.to_le_bytes());
-    let mut encoder = snap::raw::Encoder::new();
-    for at in (first..first + count * 24).step_by(24) {
-        assert_eq!((word(at + 8), word(at + 12)), (4096, 0));
-        let page = &raw[long(at) as usize..][..4096];
-        let packed = encoder.compress_vec(page).unwrap();
-        let (bytes, flag) = if packed.len() < 4096 { (&packed[..], 4_u32) } else { (page, 0) };
-        let place = out.len() as u64;
-        out[at..at + 8].copy_from_slice(&place.to_le_bytes());
-        out[at + 8..at + 12].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
-        out[at + 12..at + 16].copy_from_slice(&flag.to_le_bytes());
-        out.extend(bytes);
-    }
-    let path = file(name);
-    std::fs::write(&path, out).unwrap();
-    path
-}
-
-/// `input` through a program that writes to standard output.
-fn through(name: &str, program: &str, options: &[&str], input: &Path) -> PathBuf {
-    let out = file(name);
-    let mut command = Command::new(program);
-    command.args(options).stdin(File::open(input).unwrap()).stdout(File::create(&out).unwrap());
-    let status = command.status().unwrap_or_else(|e| panic!("{program}: {e}: run .ci/tools"));
-    assert!(status.success(), "{command:?}");
-    out
 }
 
 fn cut_command(options: &[&str], inputs: &[&Path], out: &Path) -> Command {
@@ -142,10 +82,10 @@ fn each_form_gives_the_same_cut() {
         ("flat-elf", "flattened, ELF64", &["-F", "-E", "-d", "0"]),
         ("flat-X-lzo", "flattened, kdump version 6, lzo, dump level 1", &["-F", "-X", "-l", "-d", "1"]),
     ] {
-        check(name, told, &makedumpfile(name, options));
+        check(name, told, &makedumpfile(&fixture().vmcore, name, options));
     }
 
-    let snappy = with_snappy("snappy", &makedumpfile("raw", &["-d", "0"]));
+    let snappy = with_snappy("snappy", &makedumpfile(&fixture().vmcore, "raw", &["-d", "0"]));
     check("snappy", "kdump version 6, snappy, dump level 0", &snappy);
 
     // Within compressions; the last two within two.
@@ -183,12 +123,7 @@ fn each_form_gives_the_same_cut() {
 
 #[test]
 fn parts_by_makedumpfile_are_one() {
-    let parts = ["part-1", "part-2", "part-3"].map(file);
-    let mut command = Command::new(tool("makedumpfile"));
-    // Else all of a small machine is in the first part.
-    command.args(["-c", "-d", "1", "-f", "--splitblock-size", "4096", "--split"]);
-    let ran = run(command.arg(&fixture().vmcore).args(&parts), LIMIT);
-    assert!(ran.status.success(), "{}", ran.stderr);
+    let parts = split(&fixture().vmcore);
     for part in &parts {
         let head = std::fs::read(part).unwrap();
         let word = |at: usize| u64::from_le_bytes(head[4096 + at..4096 + at + 8].try_into().unwrap());
@@ -223,7 +158,7 @@ fn a_dump_whose_writer_was_stopped() {
 fn standard_input_gives_the_same_cut() {
     let plain = &fixture().vmcore;
     let want = cut("through a file", &[], &[plain]);
-    let flat = makedumpfile("stdin-flat", &["-F", "-c", "-d", "1"]);
+    let flat = makedumpfile(&fixture().vmcore, "stdin-flat", &["-F", "-c", "-d", "1"]);
     let packed = through("stdin.gz", "gzip", &["-1", "-c"], plain);
     for input in [plain, &flat, &packed] {
         let out = file("stdin.cut");
@@ -250,7 +185,7 @@ fn our_own_dumps_with_xen_can_be_cut_again() {
 /// A flattened stream and a compressed one that were cut short are used as far as they go, and it is said.
 #[test]
 fn what_is_cut_short_is_said() {
-    let flat = makedumpfile("short-flat", &["-F", "-E", "-d", "0"]);
+    let flat = makedumpfile(&fixture().vmcore, "short-flat", &["-F", "-E", "-d", "0"]);
     let packed = through("short.gz", "gzip", &["-1", "-c"], &fixture().vmcore);
     for (path, words) in [(flat, "flattened streams that are cut short"), (packed, "streams that break off (gzip")] {
         let bytes = std::fs::read(&path).unwrap();
@@ -266,7 +201,7 @@ fn what_is_cut_short_is_said() {
 /// What makedumpfile -E leaves out looks like zeros: of dom0 it is none other with -d 1, but it is said.
 #[test]
 fn what_an_elf_file_does_not_store_is_said() {
-    let path = makedumpfile("elf-said", &["-E", "-X", "-d", "1"]);
+    let path = makedumpfile(&fixture().vmcore, "elf-said", &["-E", "-X", "-d", "1"]);
     let out = file("said.cut");
     let ran = run(&mut cut_command(&[], &[&path], &out), LIMIT);
     assert!(ran.status.success() && ran.stderr.contains("stand beyond p_filesz"), "{}", ran.stderr);
@@ -280,7 +215,7 @@ fn a_domain_that_was_left_out_is_no_dump() {
     for (name, options) in
         [("left-out.elf", &["-E", "-X", "-d", "1"][..]), ("left-out.kdump", &["-c", "-X", "-d", "1"])]
     {
-        let path = makedumpfile(name, options);
+        let path = makedumpfile(&fixture().vmcore, name, options);
         let out = file("left-out.cut");
         let ran = run(&mut cut_command(&["--domain", "1"], &[&path], &out), LIMIT);
         assert!(ran.status.code() == Some(1) && !out.exists(), "{}", ran.stderr);

@@ -56,10 +56,9 @@ impl Manifest {
         let lock_path = path.with_extension("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
         let lock = lock.map_err(|e| Error::write(lock_path.display().to_string(), e))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Busy(name())),
-            // A file system without locks: two runs at once make the same outputs twice, each whole.
-            _ => {}
+        // On a file system without locks two runs at once make the same outputs twice, each whole.
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
+            return Err(Error::Busy(name()));
         }
         let mut all = Self { _lock: Some(lock), ..Self::read(path)? };
         all.rewrite()?;
@@ -96,7 +95,7 @@ impl Manifest {
             let whole = bytes.pop() == Some(b'\n');
             match serde_json::from_slice::<Record>(&bytes) {
                 Ok(record) if whole && !record.files.is_empty() => self.learn(record),
-                _ if bytes.is_empty() => {}
+                _ if whole && bytes.is_empty() => {}
                 _ => self.damaged += 1,
             }
         }
@@ -164,4 +163,95 @@ impl Manifest {
 
 fn line(record: &Record) -> io::Result<String> {
     Ok(serde_json::to_string(record)? + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bulk::{Identity, Name, Status, Wish};
+
+    fn record(n: usize, status: Status) -> Record {
+        let path = Name(format!("/in/{n}").into());
+        let files = vec![Identity { path, size: n as u64, ..Identity::default() }];
+        Record { status, ..Record::started(files, Some(Path::new("out.kdump")), &Wish::default()) }
+    }
+
+    fn statuses(manifest: &Manifest) -> Vec<Status> {
+        manifest.records().map(|r| r.status).collect()
+    }
+
+    #[test]
+    fn the_last_line_counts_and_one_process_at_a_time_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m/manifest.jsonl");
+        assert_eq!(Manifest::read(&path).unwrap().records().count(), 0);
+        let mut manifest = Manifest::open(&path).unwrap();
+        for (n, status) in [(0, Status::Started), (1, Status::Left), (0, Status::Done), (2, Status::Started)] {
+            manifest.add(record(n, status)).unwrap();
+        }
+        let want = [Status::Done, Status::Left, Status::Started];
+        assert_eq!(statuses(&manifest), want);
+        assert_eq!(statuses(&Manifest::read(&path).unwrap()), want);
+        assert!(matches!(Manifest::open(&path), Err(Error::Busy(_))));
+        drop(manifest);
+        let manifest = Manifest::open(&path).unwrap();
+        assert_eq!((statuses(&manifest), std::fs::read_to_string(&path).unwrap().lines().count()), (want.to_vec(), 3));
+    }
+
+    /// Torn anywhere, and with any byte flipped: lines that are whole are read, and the others are counted.
+    #[test]
+    fn damage_costs_the_lines_that_it_hits() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("manifest.jsonl");
+        let mut manifest = Manifest::open(&path).unwrap();
+        (0..3).for_each(|n| manifest.add(record(n, Status::Done)).unwrap());
+        drop(manifest);
+        let bytes = std::fs::read(&path).unwrap();
+        let line_of = |at: usize| bytes[..at].iter().filter(|b| **b == b'\n').count();
+        let read = |bytes: &[u8]| {
+            let mut all = Manifest::default();
+            all.take(&mut &bytes[..]).unwrap();
+            (all.records().count(), all.damaged)
+        };
+        for len in 0..bytes.len() {
+            let torn = usize::from(len > 0 && bytes[len - 1] != b'\n');
+            assert_eq!(read(&bytes[..len]), (line_of(len), torn), "{len}");
+        }
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 0x80;
+            let (records, damaged) = read(&bad);
+            assert!(records >= 1 && records + damaged <= 4, "{at}");
+        }
+        // What is appended after a write that broke off is not lost with it.
+        std::fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
+        let mut manifest = Manifest::open(&path).unwrap();
+        manifest.torn = true;
+        manifest.add(record(9, Status::Done)).unwrap();
+        drop(manifest);
+        let manifest = Manifest::read(&path).unwrap();
+        assert_eq!((manifest.records().count(), manifest.damaged), (3, 0));
+    }
+
+    #[test]
+    fn what_is_done_stays_done_whoever_speaks_last() {
+        let merged = |first: Record, second: Record| {
+            let of = |record: Record| {
+                let mut manifest = Manifest::default();
+                manifest.learn(record);
+                manifest
+            };
+            let mut all = of(first);
+            all.merge(of(second));
+            statuses(&all)[0]
+        };
+        let later = |r: Record| Record { at: r.at + 1000, ..r };
+        assert_eq!(merged(record(1, Status::Done), later(record(1, Status::Trouble))), Status::Done);
+        assert_eq!(merged(record(1, Status::Trouble), record(1, Status::Done)), Status::Done);
+        assert_eq!(merged(later(record(1, Status::Failed)), record(1, Status::Trouble)), Status::Failed);
+        // Of another state of the input the later word counts.
+        let mut changed = later(record(1, Status::Failed));
+        changed.files[0].size = 99;
+        assert_eq!(merged(record(1, Status::Done), changed), Status::Failed);
+    }
 }

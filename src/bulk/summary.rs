@@ -117,15 +117,15 @@ impl fmt::Display for Summary {
             let line = format!("{name:<28} {:>7} {:>12} {outputs:>12}", row.inputs, size(row.bytes));
             writeln!(f, "{}", line.trim_end())
         };
-        row("cut", &self.cut, true)?;
-        let rest = [
+        let rows = [
+            ("cut", self.cut, true),
             ("cut before", self.before, true),
             ("failed for good", self.failed, false),
             ("not overwritten", self.refused, false),
             ("to be tried again", self.trouble, false),
             ("left: no Xen dumps", self.left, false),
         ];
-        rest.iter().filter(|r| r.1.inputs > 0).try_for_each(|(name, of, out)| row(name, of, *out))?;
+        rows.iter().filter(|r| r.1.inputs > 0).try_for_each(|(name, of, out)| row(name, of, *out))?;
         for (what, n) in &self.left_because {
             writeln!(f, "    {n} of them: {what}")?;
         }
@@ -143,6 +143,7 @@ impl fmt::Display for Summary {
             writeln!(f, "stopped: {why}; the same command goes on from here")?;
         }
         let rate = self.cut.bytes as f64 / self.seconds.max(0.001);
-        writeln!(f, "{:.1} s, {}/s", self.seconds, size(rate as u64))
+        let rate = if self.cut.inputs > 0 { format!(", {}/s", size(rate as u64)) } else { String::new() };
+        writeln!(f, "{:.1} s{rate}", self.seconds)
     }
 }

@@ -1,5 +1,6 @@
 //! What there is to be done.
 
+use super::record::Source;
 use super::tree::{self, Tree};
 use super::{Identity, Manifest, Record, Settings, Status};
 use crate::error::{Error, Result};
@@ -82,7 +83,8 @@ pub fn survey(found: Tree, settings: &Settings, known: &Manifest) -> Result<Surv
         let settled = record.is_settled(&settings.wish, &settings.out, settings.retry);
         if settled && there && record.files.iter().all(same) {
             record.files.iter().for_each(|f| drop(unknown.remove(&f.path.0)));
-            all.settled.push(record.clone());
+            // One that was moved or deleted, and is here again.
+            all.settled.push(Record { source: Source::Kept, ..record.clone() });
         }
     }
     let looks: Vec<_> = unknown

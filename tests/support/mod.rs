@@ -10,6 +10,7 @@ pub(crate) mod drgn;
 pub(crate) mod dump;
 pub(crate) mod elf;
 pub(crate) mod fixtures;
+pub(crate) mod forms;
 pub(crate) mod installed;
 pub(crate) mod kdump;
 pub(crate) mod levels;

@@ -56,7 +56,7 @@ fn a_cut_needs_both_names_and_info_one() {
     assert!(parse("xdump-cut mount --domain 3 --cache 9M a -- b --domain {}").is_ok());
     assert!(parse("xdump-cut log a --domain 3 --raw").is_ok_and(|a| a.command.is_some()));
     assert!(parse("xdump-cut log a --domain 3 --xen").is_err());
-    let codec = |options: &str| parse(&format!("xdump-cut {options} a b")).ok()?.cut.compression.codec();
+    let codec = |options: &str| parse(&format!("xdump-cut {options} a b")).ok()?.cut.form.compression.codec();
     for (short, long) in [("-z", "zstd"), ("-c", "zlib"), ("-l", "lzo"), ("-p", "snappy")] {
         assert_eq!(codec(short), long.parse().ok());
         assert_eq!(codec(&format!("--compress={long}")), long.parse().ok());
@@ -65,7 +65,7 @@ fn a_cut_needs_both_names_and_info_one() {
         }
         assert!(parse(&format!("xdump-cut -E --compress={long} a b")).is_err());
     }
-    assert!(parse("xdump-cut -d 31 a b").is_ok_and(|a| a.cut.level == Some(Level::MOST)));
+    assert!(parse("xdump-cut -d 31 a b").is_ok_and(|a| a.cut.form.level == Some(Level::MOST)));
     assert!(parse("xdump-cut -d 32 a b").is_err());
     assert!(parse("xdump-cut -d 1 --exclude free a b").is_err());
     assert!(parse("xdump-cut --threads 0 a b").is_err());

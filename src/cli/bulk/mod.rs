@@ -7,7 +7,7 @@ use super::exit::Exit;
 use super::progress;
 use super::stop::Stop;
 use crate::bulk::{self, After, List, Settings, Summary, Wish};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::options::{Format, Which};
 use crate::pipeline::Silent;
 use crate::source::OpenOptions;
@@ -33,6 +33,9 @@ fn done(args: &BulkArgs) -> Result<Exit> {
         let list = List::read(path)?;
         let summary = bulk::collect(&settings(args, Some(&list))?, &list, &watch)?;
         return tell(args, &summary);
+    }
+    if args.index.is_some() && args.work.is_none() {
+        return Err(Error::Usage("--index is the number of an entry; --work names the list".into()));
     }
     if let (Some(path), Some(index)) = (&args.work, args.index) {
         let list = List::read(path)?;
@@ -137,7 +140,7 @@ fn tell_plan(args: &BulkArgs, path: &Path, list: &List, summary: &Summary) -> Re
     let most = list.entries.iter().map(|e| e.cost).max().unwrap_or(0);
     let least = list.entries.iter().map(|e| e.cost).min().unwrap_or(0);
     let balance =
-        if most > 0 { format!(", the cheapest at {} % of the dearest", least * 100 / most) } else { String::new() };
+        (least * 100).checked_div(most).map(|n| format!(", the cheapest at {n} % of the dearest")).unwrap_or_default();
     super::print(&format!(
         "{}: {} entries, {dumps} dumps{balance}; cut before: {}, left: {}\n",
         path.display(),
