@@ -28,6 +28,7 @@
 //! | [`recut`] | a cut as input: what its note tells, and its pages as they are |
 //! | `mount` | shows cuts as files of a mounted folder, made as they are read (feature `mount`) |
 //! | [`mod@map`] | draws the machine's memory by owner |
+//! | [`bulk`] | archives: trees of dumps, what became of each, and work lists for many machines |
 //! | [`check`] | before any crash: whether this host would give a good dump |
 //! | [`cli`] | the command |
 //!

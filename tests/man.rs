@@ -311,6 +311,58 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "BULK",
+        &[
+            (
+                "",
+                "Every file below SRC is looked at, and known by its content: dumps in any form (INPUT), and split dumps, if their \
+                  parts are in one folder. What is no Xen dump, a cut among them, is listed in the manifest and left. An output has \
+                  the name of its input with .kdump (.elf, .elf.zst, .core) behind it, in the same place below DIR.",
+            ),
+            (
+                "DIR/manifest.jsonl",
+                "For each input the last line with its name counts: files (path, size, mtime in nanoseconds since 1970, and digest, \
+                  BLAKE3 of the first and the last 64 KiB, of each), status, reason, output below DIR and its bytes, options, \
+                  figures of the cut with its warnings, where the source is now, seconds, at (milliseconds since 1970), version. \
+                  A path that is no UTF-8 is an array of its bytes. Lines are on the disk before a dump's output is begun, and when it has its \
+                  name.",
+            ),
+            (
+                "status",
+                "done: it is cut. left: it is no Xen dump. failed: it cannot be cut, and trying again gives the same. trouble: what \
+                  failed may pass. refused: a file stands where the output should go that is not known to be ours. started: it was begun, and \
+                  the run was killed.",
+            ),
+            (
+                "once more",
+                "The same command leaves what is done, if size, mtime and digest of the input, the options and the size of the output \
+                  are what they were, and does the rest: what was killed, what is new or has changed, what failed for a reason that \
+                  may pass. What failed for good is tried again with --retry, with other options, and by another version. One \
+                  run at a time works on a DIR.",
+            ),
+            (
+                "budget",
+                "Dumps are cut several at a time, by one set of threads, each of which works for all of them; --memory is shared out \
+                  among them. So a tree of small dumps and one large dump both keep all CPUs busy. Dumps that must be unpacked \
+                  need room in --tmp-dir, as many at once as are cut. What failed for a reason that may pass is tried once \
+                  more when all else is done, alone.",
+            ),
+            (
+                "--move, --delete-source",
+                "A dump goes when its cut has its name and was read again and found right, and the manifest says so. It stays, with \
+                  the reason in the manifest, if anything in it is damaged, if pages of the domain could not be had, or if it has \
+                  changed. What was cut and verified before goes as well.",
+            ),
+            (
+                "--plan, --work, --collect",
+                "A work list has a line of JSON for all of it, and one for each entry, in which dumps are shared out by what they are \
+                  expected to cost: their size, and many times that if they must be unpacked. Options, DIR and -f are the list's. \
+                  --work does what of its entry is not done, and writes DIR/manifest.d/ID-N.jsonl; bulk, --plan and --collect take \
+                  over what is there. See xdump-cut-bulk(7).",
+            ),
+        ],
+    ),
+    (
         "CHECK",
         &[
             (
@@ -357,23 +409,24 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "0",
-                "Success. There may be warnings: damage that could be worked around, such as a domain list that loops \
+                "Success. With bulk: every dump is cut, now or before. There may be warnings: damage that could be worked around, such as a domain list that loops \
                    behind dom0.",
             ),
             (
                 "1",
                 "The input is no Xen dump that can be cut, or is damaged where it must not be. Trying again gives the same. With \
                   --all-domains: some domains could not be cut; each is told on standard error, and 2 or 3 says that a \
-                  file stood in the way. With check: a crash now would not give a good dump.",
+                  file stood in the way. With bulk: some dumps failed for good. With check: a crash now would not give a good dump.",
             ),
             ("2", "The command line is wrong, or OUT exists."),
             (
                 "3",
                 "A file could not be read or written: no such file, no permission, a full disk (what was written until then is \
                   kept, see FORMATS), an output that --verify found to be other than what was written, a folder that cannot be \
-                  mounted. Trying again may help. With check: nothing fails, but something that decides could not be looked at, most often \
+                  mounted. Trying again may help. With bulk: that is so of some dumps, or the run was ended, or with --collect, some are missing. With check: nothing fails, but something that decides could not be looked at, most often \
                   for want of root.",
             ),
+            ("4", "With bulk: no dump could be cut, for good, or there is none."),
             (
                 "of a command",
                 "mount -- COMMAND ends with the command's own status, with 128 and the signal's number if a signal ended it, with \
@@ -455,6 +508,7 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             ("xdump-cut info --map memory.svg vmcore", "The same with a picture for a browser."),
             ("xdump-cut log --xen vmcore | tail", "What Xen said last."),
             ("xdump-cut check", "In dom0, before any crash: would it give a good dump?"),
+            ("xdump-cut bulk /var/crash --out /srv/cuts", "Every dump there, and only new ones when it is run again."),
             ("xdump-cut check -q || alert", "The same for a monitoring script."),
         ],
     ),
@@ -532,6 +586,6 @@ fn exit_statuses_are_listed() {
     use xdump_cut::cli::exit::Exit;
     let listed = MORE.iter().find(|s| s.0 == "EXIT STATUS").unwrap().1.iter().map(|p| p.0);
     let listed: Vec<&str> = listed.filter(|name| name.parse::<u8>().is_ok()).collect();
-    let known = [Exit::Success, Exit::BadInput, Exit::Usage, Exit::Trouble].map(|e| (e as u8).to_string());
+    let known = [Exit::Success, Exit::BadInput, Exit::Usage, Exit::Trouble, Exit::Nothing].map(|e| (e as u8).to_string());
     assert_eq!(listed, known);
 }

@@ -16,6 +16,9 @@ _xdump__cut() {
             ",$1")
                 cmd="xdump__cut"
                 ;;
+            xdump__cut,bulk)
+                cmd="xdump__cut__subcmd__bulk"
+                ;;
             xdump__cut,check)
                 cmd="xdump__cut__subcmd__check"
                 ;;
@@ -30,6 +33,9 @@ _xdump__cut() {
                 ;;
             xdump__cut,mount)
                 cmd="xdump__cut__subcmd__mount"
+                ;;
+            xdump__cut__subcmd__help,bulk)
+                cmd="xdump__cut__subcmd__help__subcmd__bulk"
                 ;;
             xdump__cut__subcmd__help,check)
                 cmd="xdump__cut__subcmd__help__subcmd__check"
@@ -53,7 +59,7 @@ _xdump__cut() {
 
     case "${cmd}" in
         xdump__cut)
-            opts="-F -L -d -E -z -c -l -p -f -i -x -q -h -V --split --flatten --limit --dry-run --verify --digest --strict --domain --all-domains --dump-level --exclude --require-level --format --layout --keep-xen --compress --force --vmcoreinfo --vmlinux --system-map --xen-syms --report --quiet --threads --dump-dmesg --dump-xen-dmesg --memory --timeout --no-mmap --tmp-dir --help --version info log mount check help"
+            opts="-F -L -d -E -z -c -l -p -f -i -x -q -h -V --split --flatten --limit --dry-run --verify --digest --strict --domain --dump-level --exclude --require-level --format --compress --all-domains --layout --keep-xen --force --vmcoreinfo --vmlinux --system-map --xen-syms --report --quiet --threads --dump-dmesg --dump-xen-dmesg --memory --timeout --no-mmap --tmp-dir --help --version info log mount bulk check help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -91,12 +97,12 @@ _xdump__cut() {
                     COMPREPLY=($(compgen -W "kdump elf elf.zst xc-core" -- "${cur}"))
                     return 0
                     ;;
-                --layout)
-                    COMPREPLY=($(compgen -W "native machine" -- "${cur}"))
-                    return 0
-                    ;;
                 --compress)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --layout)
+                    COMPREPLY=($(compgen -W "native machine" -- "${cur}"))
                     return 0
                     ;;
                 --vmcoreinfo)
@@ -158,6 +164,104 @@ _xdump__cut() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        xdump__cut__subcmd__bulk)
+            opts="-d -E -z -c -l -p -f -j -q -h --out --plan --entries --work --index --collect --domain --dump-level --exclude --require-level --format --compress --verify --digest --strict --force --retry --follow --move --delete-source --jobs --threads --memory --timeout --progress --report --quiet --no-mmap --tmp-dir --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --out)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --plan)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --entries)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --work)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --index)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --collect)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --domain)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --dump-level)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -d)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --exclude)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "kdump elf elf.zst xc-core" -- "${cur}"))
+                    return 0
+                    ;;
+                --compress)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --move)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --jobs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -j)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --threads)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --memory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "bars lines json" -- "${cur}"))
+                    return 0
+                    ;;
+                --report)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --tmp-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         xdump__cut__subcmd__check)
             opts="-q -h --json --quiet --root --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -177,8 +281,22 @@ _xdump__cut() {
             return 0
             ;;
         xdump__cut__subcmd__help)
-            opts="info log mount check help"
+            opts="info log mount bulk check help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        xdump__cut__subcmd__help__subcmd__bulk)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
