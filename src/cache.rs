@@ -63,6 +63,12 @@ impl Cache {
         Self { shards: (0..shards).map(|_| Mutex::default()).collect(), limit }
     }
 
+    /// Whether a frame of this number is there, or being made.
+    pub(crate) fn has(&self, number: u64) -> bool {
+        let shard = self.shards.get((number % self.shards.len() as u64) as usize).and_then(|s| s.lock().ok());
+        shard.is_some_and(|shard| shard.entries.iter().any(|e| e.number == number))
+    }
+
     /// The frame of this number and size, which `make` makes if it is not there.
     pub(crate) fn get(
         &self,

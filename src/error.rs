@@ -215,7 +215,7 @@ impl Error {
     }
 
     pub(crate) fn of_part(self, path: &std::path::Path) -> Self {
-        Self::Part { path: path.display().to_string(), source: Box::new(self) }
+        Self::Part { path: crate::objects::shown(path), source: Box::new(self) }
     }
 
     pub(crate) fn damaged(what: &'static str, why: impl Into<String>) -> Self {

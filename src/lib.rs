@@ -175,6 +175,7 @@ pub mod log;
 pub mod map;
 #[cfg(feature = "mount")]
 pub mod mount;
+pub mod objects;
 pub mod options;
 pub mod pick;
 pub mod pipeline;

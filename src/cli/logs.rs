@@ -41,8 +41,8 @@ fn one(args: &Cut, source: &dyn ReadAt, path: &Path, options: &LogOptions) -> Re
     let input = inputs.first().copied().unwrap_or(Path::new(""));
     let out = Output::create_in(Mode::Append, path, args.force, input)?;
     let mut text = BufWriter::new(Appending { out: &out, at: 0 });
-    let warnings = log::write(source, options, &mut text)?;
-    text.flush().map_err(|e| Error::write(path.display().to_string(), e))?;
+    let warnings = source.history().or_trouble(log::write(source, options, &mut text))?;
+    text.flush().map_err(|e| Error::write(crate::objects::shown(path), e))?;
     drop(text);
     out.commit()?;
     warnings.iter().for_each(|w| warn(args, w));

@@ -18,6 +18,7 @@ use crate::info::Info;
 use crate::linux::symbols::Symbols;
 use crate::log::{self, LogOptions, Whose};
 use crate::map::{svg, terminal};
+use crate::objects::{self, shown};
 use crate::options::{Format, Options};
 use crate::pipeline::crew::share;
 use crate::plan::layout::Layout;
@@ -73,7 +74,7 @@ pub fn run() -> ExitCode {
 }
 
 fn failed(path: &Path, e: &Error) -> Exit {
-    complain(&format!("xdump-cut: {}: {e}", path.display()));
+    complain(&format!("xdump-cut: {}: {e}", shown(path)));
     Exit::from(e.kind())
 }
 
@@ -160,7 +161,9 @@ fn cut_all(args: &Cut, options: &Options, source: &dyn ReadAt, progress: &dyn Di
     let Some(folder) = &args.out else { return Ok(()) };
     let suffix = options.format.suffix();
     let output = |id: u16, name: Option<&str>| {
-        std::fs::create_dir_all(folder).map_err(|e| Error::write(folder.display().to_string(), e))?;
+        if !objects::is_url(folder) {
+            std::fs::create_dir_all(folder).map_err(|e| Error::write(folder.display().to_string(), e))?;
+        }
         let path = folder.join(cut::file_name(id, name) + suffix);
         outputs::one(args, &path, options.format)
     };
@@ -171,7 +174,7 @@ fn cut_all(args: &Cut, options: &Options, source: &dyn ReadAt, progress: &dyn Di
 
 /// Prints the reports of several cuts, or of one that was not made.
 fn tell_all(args: &Cut, all: Vec<cut::Outcome>) -> Result<()> {
-    let name = args.vmcore.as_deref().unwrap_or(Path::new("")).display();
+    let name = shown(args.vmcore.as_deref().unwrap_or(Path::new("")));
     let count = all.len();
     let (mut reports, mut failed) = (Vec::new(), Vec::new());
     for (id, done) in all {
@@ -209,7 +212,7 @@ fn tell(args: &Cut, report: &Report) -> Result<()> {
 
 fn tell_report(args: &Cut, report: &Report) -> Result<()> {
     if args.quiet {
-        let name = args.vmcore.as_deref().map(Path::display);
+        let name = args.vmcore.as_deref().map(shown);
         let Some(name) = name else { return Ok(()) };
         let whose = if args.all_domains { format!("domain {}: ", report.domain.id) } else { String::new() };
         report.warnings.iter().for_each(|w| complain(&format!("xdump-cut: {name}: {whose}warning: {w}")));
@@ -232,14 +235,14 @@ fn print_info(args: &InfoArgs, vmcore: &Path, map: &MapTo) -> Result<()> {
     let inputs: Vec<&Path> = std::iter::once(vmcore).chain(args.more.iter().map(|p| p.as_path())).collect();
     let source = source::open_all(&inputs, &options)?;
     let syms = args.xen_syms.as_deref().map(XenSyms::open).transpose()?;
-    if let Some(about) = recut::about(&*source)? {
+    if let Some(about) = source.history().or_trouble(recut::about(&*source))? {
         if *map != MapTo::None || syms.is_some() {
             return Err(Error::Usage("this is a cut, not a full dump; --map and --xen-syms need that".into()));
         }
         return print(&if args.json { format!("{}\n", json(&about)) } else { about.to_string() });
     }
     if *map == MapTo::None {
-        let info = Info::read_with(&*source, syms.as_ref(), None)?;
+        let info = source.history().or_trouble(Info::read_with(&*source, syms.as_ref(), None))?;
         return print(&if args.json { format!("{}\n", json(&info)) } else { info.to_string() });
     }
     let picture = match map {
@@ -250,7 +253,7 @@ fn print_info(args: &InfoArgs, vmcore: &Path, map: &MapTo) -> Result<()> {
     let progress = progress::choose(!std::io::stderr().is_terminal());
     let info = Info::read_with(&*source, syms.as_ref(), Some(&*progress));
     progress.finish();
-    let info = info?;
+    let info = source.history().or_trouble(info)?;
     let mut text = if args.json { format!("{}\n", json(&info)) } else { info.to_string() };
     if let Some(drawn) = &info.map {
         match picture {
@@ -258,7 +261,7 @@ fn print_info(args: &InfoArgs, vmcore: &Path, map: &MapTo) -> Result<()> {
                 out.write_at(svg::draw(drawn).as_bytes(), 0)?;
                 out.commit()?;
                 if !args.json {
-                    text.push_str(&format!("map of the machine's memory: {}\n", path.display()));
+                    text.push_str(&format!("map of the machine's memory: {}\n", shown(path)));
                 }
             }
             None if !args.json => text.push_str(&terminal::draw(drawn, map::style())),
@@ -276,7 +279,7 @@ fn print_log(args: &LogArgs) -> Result<()> {
     let xen_syms = args.xen_syms.as_deref().map(XenSyms::open).transpose()?;
     let options = LogOptions { whose, raw: args.raw, xen_syms };
     let mut out = BufWriter::new(std::io::stdout().lock());
-    let done = log::write(&*source, &options, &mut out).and_then(|warnings| {
+    let done = source.history().or_trouble(log::write(&*source, &options, &mut out)).and_then(|warnings| {
         out.flush().map_err(|e| Error::write("standard output", e))?;
         Ok(warnings)
     });
@@ -285,7 +288,7 @@ fn print_log(args: &LogArgs) -> Result<()> {
         Err(Error::Write { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         Err(e) => Err(e),
         Ok(warnings) => {
-            let name = args.vmcore.display();
+            let name = shown(&args.vmcore);
             warnings.iter().for_each(|w| complain(&format!("xdump-cut: {name}: warning: {w}")));
             Ok(())
         }
@@ -293,7 +296,7 @@ fn print_log(args: &LogArgs) -> Result<()> {
 }
 
 fn warn(args: &Cut, what: &dyn std::fmt::Display) {
-    let name = args.vmcore.as_deref().unwrap_or(Path::new("")).display();
+    let name = shown(args.vmcore.as_deref().unwrap_or(Path::new("")));
     complain(&format!("xdump-cut: {name}: warning: {what}"));
 }
 

@@ -62,7 +62,7 @@ mod with {
             xen_syms: args.xen_syms.as_deref().map(XenSyms::open).transpose()?,
             ..Options::default()
         };
-        let tell = |line: &str| complain(&format!("xdump-cut: {}: {line}", dump.display()));
+        let tell = |line: &str| complain(&format!("xdump-cut: {}: {line}", crate::objects::shown(dump)));
         let leave = |done: &Result<End>| std::process::exit(i32::from(status(dump, done)));
         cut::show(&*source, &options, &Silent, |shown| crate::mount::mount(shown, target, cache, &tell, &leave))
     }

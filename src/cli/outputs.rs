@@ -2,6 +2,7 @@
 
 use super::args::{Cut, Form, OutputFormat};
 use crate::error::{Error, Result};
+use crate::objects;
 use crate::options::{ELF_ZST_LEVEL, Format, Options};
 use crate::pipeline::codec::Codec;
 use crate::report::{Report, size};
@@ -106,6 +107,16 @@ pub(super) fn one(args: &Cut, out: &Path, format: Format) -> Result<Output> {
     if is_stdout(args) && !args.all_domains {
         return Ok(Output::pipe(mode, std::io::stdout())?.with_limit(limit));
     }
+    if let Some(url) = objects::url(out) {
+        let mode = if mode == Mode::Append { Mode::Positions } else { mode };
+        if args.inputs().contains(&out) {
+            return Err(Error::Usage(format!(
+                "{} is the dump itself; give another name for the cut",
+                objects::shown(out)
+            )));
+        }
+        return Ok(Output::upload(mode, url, args.force, args.tmp_dir.as_deref())?.with_limit(limit));
+    }
     // Nor is an input what a killed run left.
     let mut left = OsString::from(out);
     left.push(".incomplete");
@@ -137,6 +148,9 @@ pub(super) fn judge(report: &Report) -> Result<()> {
 /// Says whether there is room for what a dry run tells of, if it has the name of an output.
 pub(super) fn room(args: &Cut, reports: &[Report]) -> Result<()> {
     let Some(out) = args.out.as_ref().filter(|_| !is_stdout(args)) else { return Ok(()) };
+    if objects::is_url(out) {
+        return Ok(());
+    }
     let folder = if args.all_domains { out } else { out.parent().unwrap_or(Path::new("")) };
     let folder = folder.ancestors().find(|f| f.is_dir()).unwrap_or(Path::new("."));
     let Some(room) = rustix::fs::statvfs(folder).ok().map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize)) else {

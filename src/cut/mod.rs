@@ -120,12 +120,12 @@ fn with_input<T>(
         None => Crew::new(options.threads, options.memory)?,
     };
     progress.stage("reading headers and notes", None);
-    let (core, mem) = source::read(source)?;
+    let (core, mem) = source.history().or_trouble(source::read(source))?;
     if options.strict {
         mem.history().must_be_sound()?;
     }
     let done = work(&Input { core: &core, mem: &mem, options, crew: &crew, progress });
-    done.map_err(|e| e.of_damaged(&mem.history().damage))
+    mem.history().or_trouble(done).map_err(|e| e.of_damaged(&mem.history().damage))
 }
 
 /// A dump, and what is to be done with it.
@@ -177,6 +177,7 @@ impl<'a> Input<'a> {
             _ => {}
         }
         let estimate = estimate(walker, &codecs, &levels, notes as u64, self.crew)?;
+        report.source.fetched = self.mem.history().fetched();
         report.would_be(self.options.format, estimate, machine);
         Ok(())
     }
@@ -202,7 +203,7 @@ impl<'a> Input<'a> {
                 let why = || Error::Incomplete(format!("{} is a stream that was cut short: {e}", left.join(", ")));
                 return Err(if left.is_empty() { e } else { why() });
             }
-            written => written?,
+            written => self.mem.history().or_trouble(written)?,
         };
         if options.strict {
             sound_pages(written.lost.iter().map(|(why, n)| (*why, *n)))?;
@@ -211,7 +212,9 @@ impl<'a> Input<'a> {
         if options.verify {
             report.output.verified = Some(verify::verify(walker, facts, &written, &outs, crew, progress)?);
         }
+        self.mem.history().came_through()?;
         let done = finish(outs, &written, progress)?;
+        report.source.fetched = self.mem.history().fetched();
         report.written(options.format, written, machine);
         report.output.bytes = done.iter().map(|d| d.1).sum::<Option<u64>>().unwrap_or(report.output.bytes);
         report.output.files = done.into_iter().map(|d| d.0).collect();

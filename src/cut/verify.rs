@@ -4,7 +4,7 @@ use crate::error::{Absence, Error, Result};
 use crate::pipeline::crew::Crew;
 use crate::pipeline::digest::HEX_DIGITS;
 use crate::pipeline::ordered::ordered;
-use crate::pipeline::walk::{Chunk, Piece, Walker, chunks};
+use crate::pipeline::walk::{Chunk, Piece, Walker};
 use crate::pipeline::{Progress, advance};
 use crate::sink::{Facts, Output, Written};
 use crate::source::machine::Run;
@@ -49,7 +49,7 @@ pub(super) fn verify(
     let mut found = 0;
     ordered(
         crew,
-        chunks(walker.plan()),
+        walker.chunks(None),
         |c| check.chunk(c),
         |pages| {
             found += pages;

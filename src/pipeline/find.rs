@@ -3,7 +3,7 @@
 use super::crew::Crew;
 use super::digest::{Digest, Leaves};
 use super::ordered::ordered;
-use super::walk::{CHUNK, Chunk, Piece, Walker, chunks};
+use super::walk::{CHUNK, Chunk, Piece, Walker};
 use super::{Progress, advance};
 use crate::bitmap::Bitmap;
 use crate::error::{Absence, Result};
@@ -85,7 +85,7 @@ pub fn find_data(walker: &Walker<'_>, digest: bool, crew: &Crew, progress: &dyn 
     };
     let (mut data, mut lost, mut reasons) = (Vec::new(), Vec::new(), BTreeMap::new());
     let mut all = digest.then(Digest::default);
-    ordered(crew, chunks(plan), examine, |part: Part| {
+    ordered(crew, walker.chunks(None), examine, |part: Part| {
         data.extend(part.data);
         lost.extend(part.lost);
         part.reasons.into_iter().for_each(|(why, n)| *reasons.entry(why).or_default() += n);

@@ -121,6 +121,46 @@ impl<'a> Walker<'a> {
         first.unwrap_or(self.plan.end())
     }
 
+    /// The chunks of the plan, as [`chunks`], for those who visit them soon and in this order, or only their pages of a rank.
+    /// Storage that is far away is told of each chunk when it is taken.
+    pub fn chunks(&self, rank: Option<Rank>) -> impl Iterator<Item = Chunk> {
+        let far = self.mem.source().is_far();
+        chunks(self.plan).inspect(move |chunk| {
+            if far {
+                self.expect(*chunk, rank);
+            }
+        })
+    }
+
+    /// Tells storage that is far away of a chunk that will be visited soon.
+    pub fn expect(&self, chunk: Chunk, rank: Option<Rank>) {
+        let (mut left, mut skip, mut runs) = (chunk.pages, chunk.skip, Vec::new());
+        for piece in self.plan.pieces_from(chunk.from) {
+            let before = skip.min(piece.len);
+            skip -= before;
+            let (first, len) = (piece.pfn.0 + before, left.min(piece.len - before));
+            let mut pfn = first;
+            while pfn < first + len {
+                let (is_it, upto) = match rank {
+                    None => (true, first + len),
+                    Some(rank) => {
+                        let (found, upto) = self.plan.order.stretch(pfn, first + len);
+                        (found == rank, upto)
+                    }
+                };
+                if is_it {
+                    runs.push((Mfn(piece.mfn.0 + (pfn - piece.pfn.0)), upto - pfn));
+                }
+                pfn = upto;
+            }
+            left -= len;
+            if left == 0 {
+                break;
+            }
+        }
+        self.mem.expect(runs.into_iter());
+    }
+
     /// Hands each piece of the chunk to `each`, with its PFN.
     ///
     /// # Errors
@@ -215,7 +255,7 @@ impl<'a> Walker<'a> {
                 each(Ranked::Piece(pfn, piece))?;
                 Ok(n as u64)
             }
-            Err(why) => each(Ranked::Piece(pfn, Piece::Lost(why))).map(|()| 1),
+            Err(why) => self.lost(pfn, why, each).map(|()| 1),
         }
     }
 
@@ -232,7 +272,13 @@ impl<'a> Walker<'a> {
                 self.plan.alter(worker.frames.as_mut(), pfn, &mut worker.page);
                 each(Ranked::Piece(pfn, Piece::Altered(&worker.page)))
             }
-            Err(why) => each(Ranked::Piece(pfn, Piece::Lost(why))),
+            Err(why) => self.lost(pfn, why, each),
         }
+    }
+
+    /// A page that the dump does not have. One that its storage does not give is another matter.
+    fn lost(&self, pfn: Pfn, why: Absence, each: &mut impl FnMut(Ranked<'_>) -> Result<()>) -> Result<()> {
+        self.mem.history().came_through()?;
+        each(Ranked::Piece(pfn, Piece::Lost(why)))
     }
 }

@@ -13,7 +13,7 @@ use crate::plan::level::Level;
 use crate::plan::selection::Selection;
 use crate::plan::tables::Tally;
 use crate::sink::Written;
-use crate::source::MachineMemory;
+use crate::source::{Fetched, MachineMemory};
 use crate::units::{Mfn, VirtAddr};
 use crate::xen::cpu::PhysicalCpu;
 use crate::xen::p2m::P2mCheck;
@@ -74,6 +74,9 @@ pub struct SourceReport {
     pub bytes: u64,
     /// Bytes of it in holes, which read as zeros.
     pub hole_bytes: u64,
+    /// How much of it was fetched over the network; only if it was given by URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fetched: Option<Fetched>,
     /// Bytes that its headers promise beyond its end.
     pub cut_off_bytes: u64,
     /// Bytes that two headers claim.

@@ -36,6 +36,11 @@ impl fmt::Display for Report {
         writeln!(f, "Xen {}, domain {}, Linux {release}, {} vCPUs", self.source.xen, number(d.id), d.vcpus.len())?;
         let s = &self.source;
         writeln!(f, "  read: {}, {}, of that {} in holes, which are zeros", s.form, size(s.bytes), size(s.hole_bytes))?;
+        if let Some(n) = &s.fetched {
+            let (bytes, of, requests) = (size(n.bytes), size(n.of_bytes), n.requests);
+            let object = if n.objects == 1 { "the object's".into() } else { format!("{} objects'", n.objects) };
+            writeln!(f, "  fetched: {bytes} ({} bytes) of {object} {of}, in {requests} requests", n.bytes)?;
+        }
         for cpu in self.cpus.iter().filter(|c| c.crashed) {
             writeln!(f, "  physical {cpu}")?;
         }

@@ -4,6 +4,7 @@ use super::segments::Segments;
 use crate::error::Absence;
 use crate::units::{FileOffset, MachineAddr, Mfn, PAGE_BYTES, Page};
 use std::fmt::Debug;
+use std::ops::Range;
 
 /// What stands at a machine address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,19 @@ pub trait Container: Send + Sync + Debug {
     /// # Errors
     /// Why it cannot be had.
     fn page(&self, mfn: Mfn, page: &mut Page) -> Result<(), Absence>;
+
+    /// Tells which bytes of the file are read for `count` pages from `mfn` on.
+    fn stored_at(&self, mfn: Mfn, count: u64, each: &mut dyn FnMut(Range<u64>)) {
+        let (mut at, end) = (mfn.0, mfn.0.saturating_add(count));
+        while let Some(addr) = Mfn(at).addr().filter(|_| at < end) {
+            let (place, len) = self.find(addr);
+            let bytes = len.min((end - at).saturating_mul(PAGE_BYTES));
+            if let Place::File(from) = place {
+                each(from.0..from.0.saturating_add(bytes));
+            }
+            at += (bytes / PAGE_BYTES).max(1);
+        }
+    }
 
     /// Whether all of it is [`Place::Packed`], so that [`Self::page`] answers for any frame and nothing need be found first.
     fn is_paged(&self) -> bool {

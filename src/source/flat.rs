@@ -20,12 +20,13 @@ pub(super) use record::{Judge, RECORD_HEADER, Step};
 
 use super::OpenOptions;
 use super::holes::Holes;
-use super::storage::{History, ReadAt};
+use super::storage::{History, ReadAt, apart};
 use super::unpack::Packed;
 use crate::error::Result;
 use crate::units::FileOffset;
 use index::Found;
 use std::io;
+use std::ops::Range;
 
 /// The first bytes of the format.
 pub(super) const MAGIC: &[u8; 16] = b"makedumpfile\0\0\0\0";
@@ -142,6 +143,28 @@ impl ReadAt for Flat {
 
     fn holes(&self) -> &Holes {
         Holes::none()
+    }
+
+    fn is_far(&self) -> bool {
+        self.stream.is_far()
+    }
+
+    fn expect(&self, ranges: &[Range<u64>]) {
+        let mut there: Vec<Range<u64>> = Vec::new();
+        for range in ranges {
+            let mut at = range.start;
+            while at < range.end {
+                let room = match self.index.find(at) {
+                    Found::At(from, room) => {
+                        there.push(from..from + room.min(range.end - at));
+                        room
+                    }
+                    Found::Zeros(room) | Found::Lost(room) => room,
+                };
+                at = at.saturating_add(room.max(1));
+            }
+        }
+        self.stream.expect(&apart(there));
     }
 
     fn history(&self) -> &History {

@@ -11,6 +11,7 @@ use crate::bytes::u32_at;
 use crate::cache::Cache;
 use crate::units::FileOffset;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use zstd::zstd_safe;
 
@@ -168,6 +169,30 @@ impl ReadAt for Frames {
 
     fn holes(&self) -> &Holes {
         Holes::none()
+    }
+
+    fn is_far(&self) -> bool {
+        self.source.is_far()
+    }
+
+    fn expect(&self, ranges: &[Range<u64>]) {
+        let mut packed: Vec<Range<u64>> = Vec::new();
+        // Frames before this one are told.
+        let mut next = 0;
+        for range in ranges {
+            let first = self.starts.partition_point(|s| s.1 <= range.start).saturating_sub(1).max(next);
+            let end = self.starts.partition_point(|s| s.1 < range.end).min(self.starts.len().saturating_sub(1));
+            for number in first..end {
+                let Some([(from, _), (to, _)]) = self.starts.get(number..number + 2) else { break };
+                match packed.last_mut() {
+                    _ if self.cache.has(number as u64) => {}
+                    Some(last) if last.end == *from => last.end = *to,
+                    _ => packed.push(*from..*to),
+                }
+            }
+            next = next.max(end);
+        }
+        self.source.expect(&packed);
     }
 
     fn history(&self) -> &History {

@@ -1,7 +1,7 @@
 //! Machine memory: what the rest of the program reads from.
 
 use super::container::{Container, Place, Unpacked};
-use super::storage::{History, ReadAt};
+use super::storage::{History, ReadAt, apart};
 use crate::error::{Absence, Error, Result};
 use crate::units::{FileOffset, MachineAddr, Mfn, PAGE_BYTES, PAGE_SIZE, Page};
 use std::borrow::Cow;
@@ -52,6 +52,16 @@ impl<'a> MachineMemory<'a> {
     /// The storage below.
     pub fn source(&self) -> &'a dyn ReadAt {
         self.source
+    }
+
+    /// Tells storage that is far away which pages, runs of so many from a frame on, will be read soon.
+    pub fn expect(&self, runs: impl Iterator<Item = (Mfn, u64)>) {
+        if !self.source.is_far() {
+            return;
+        }
+        let mut ranges = Vec::new();
+        runs.for_each(|(mfn, count)| self.map.stored_at(mfn, count, &mut |range| ranges.push(range)));
+        self.source.expect(&apart(ranges));
     }
 
     /// Fills `buf` from `addr` on, across segments and pages.

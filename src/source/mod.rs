@@ -12,8 +12,11 @@ pub mod holes;
 pub mod kdump;
 pub mod machine;
 pub mod notes;
+mod origin;
 mod peek;
 mod pieces;
+#[cfg(feature = "objects")]
+mod remote;
 pub mod segments;
 mod set;
 mod storage;
@@ -24,12 +27,14 @@ pub mod xc_core;
 pub use container::Container;
 pub use elf::Vmcore;
 pub use machine::MachineMemory;
+pub use origin::{Fetched, Origin};
 pub use peek::{Looks, peek};
 pub use set::Set;
 pub use storage::{FileSource, History, MapSource, ReadAt};
 pub use windows::WindowSource;
 
 use crate::error::{Error, Result};
+use crate::objects;
 use kdump::Header;
 use std::fs::File;
 use std::io::Seek;
@@ -138,7 +143,7 @@ impl Default for OpenOptions {
     }
 }
 
-/// Opens a dump for reading; `-` is standard input, which is a file as any other if it is one. What it is, is found out by content. A plain file is mapped, or read
+/// Opens a dump for reading; a URL names an object ([`crate::objects`]), of which no more is fetched than is read; `-` is standard input, which is a file as any other if it is one. What it is, is found out by content. A plain file is mapped, or read
 /// where a mapping is unwanted or refused; a flattened one, and zstd of many small frames, are read in place; all else
 /// goes into an unnamed sparse temporary file first. `/proc/vmcore`, and any file where memory is limited, is mapped in windows
 /// that come and go.
@@ -151,6 +156,9 @@ impl Default for OpenOptions {
 /// If another process truncates the file while it is mapped, or its disk fails, the kernel ends this process with
 /// SIGBUS. Nothing worse can happen, and `no_mmap` avoids it at the price of copies.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
+    if let Some(url) = objects::url(path) {
+        return open_object(url, options);
+    }
     let file = if path == Path::new("-") {
         match standard_input() {
             Some(file) => file,
@@ -170,7 +178,23 @@ fn open_file(file: File, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
     if meta.file_type().is_fifo() || meta.file_type().is_socket() {
         return Packed::stream(Box::new(file)).spool(options);
     }
-    let mut source = unpack::mapped(FileSource::new(file)?, options);
+    open_storage(unpack::mapped(FileSource::new(file)?, options), options)
+}
+
+#[cfg(feature = "objects")]
+fn open_object(url: &str, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
+    let object = remote::Remote::open(url, options)?;
+    let history = object.history().clone();
+    // What was unpacked as far as it came is no damaged dump.
+    history.or_trouble(open_storage(Box::new(object), options))
+}
+
+#[cfg(not(feature = "objects"))]
+fn open_object(url: &str, _: &OpenOptions) -> Result<Box<dyn ReadAt>> {
+    Err(objects::without(url))
+}
+
+fn open_storage(mut source: Box<dyn ReadAt>, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
     // Each turn takes a wrapper off; a file that says that it is wrapped in itself without end is bounded.
     for _ in 0..MOST_WRAPPERS {
         source = match Kind::of_storage(&*source)? {

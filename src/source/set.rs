@@ -4,6 +4,7 @@ use super::holes::Holes;
 use super::storage::{History, ReadAt};
 use crate::units::{FileOffset, PAGE_BYTES};
 use std::io;
+use std::ops::Range;
 
 /// Files one behind the other, each from a multiple of the page size on. What lies between is no part of any.
 #[derive(Debug)]
@@ -58,6 +59,18 @@ impl ReadAt for Set {
 
     fn history(&self) -> &History {
         &self.history
+    }
+
+    fn is_far(&self) -> bool {
+        self.parts.iter().any(|(file, _)| file.is_far())
+    }
+
+    fn expect(&self, ranges: &[Range<u64>]) {
+        for (n, (file, start)) in self.parts.iter().enumerate() {
+            let end = self.parts.get(n + 1).map_or(self.len, |next| next.1);
+            let within = ranges.iter().map(|r| r.start.max(*start)..r.end.min(end)).filter(|r| r.start < r.end);
+            file.expect(&within.map(|r| r.start - start..r.end - start).collect::<Vec<_>>());
+        }
     }
 
     fn parts(&self) -> &[(Box<dyn ReadAt>, u64)] {

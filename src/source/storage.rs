@@ -2,13 +2,16 @@
 //! feature `lzo`.
 
 use super::holes::Holes;
+use super::origin::Origin;
 use crate::damage::Damage;
 use crate::error::{Error, Result};
 use crate::units::FileOffset;
 use std::fmt::Debug;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 /// Random access to the bytes of a dump, from many threads at once.
 pub trait ReadAt: Send + Sync + Debug {
@@ -32,6 +35,14 @@ pub trait ReadAt: Send + Sync + Debug {
     /// The ranges that the file system has no blocks for: they read as zeros and need not be read.
     fn holes(&self) -> &Holes;
 
+    /// Whether it is far away: a read takes long, many at once take no longer, and [`Self::expect`] is heard.
+    fn is_far(&self) -> bool {
+        false
+    }
+
+    /// Tells which bytes will be read soon, in order and apart from each other, so that they can be fetched meanwhile.
+    fn expect(&self, _ranges: &[Range<u64>]) {}
+
     /// What the bytes went through before they came to be here.
     fn history(&self) -> &History {
         History::none()
@@ -43,6 +54,19 @@ pub trait ReadAt: Send + Sync + Debug {
     }
 }
 
+/// The same bytes as ranges in order and apart from each other.
+pub(super) fn apart(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_by_key(|r| r.start);
+    ranges.dedup_by(|next, last| {
+        let joined = next.start <= last.end;
+        if joined {
+            last.end = last.end.max(next.end);
+        }
+        joined
+    });
+    ranges
+}
+
 /// How a dump was wrapped, and what was found damaged on the way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
@@ -52,12 +76,14 @@ pub struct History {
     pub damage: Damage,
     /// Where the flattened stream ends that it came as, in bytes from its start, if that is cut short.
     pub cut_at: Option<u64>,
+    /// The objects that it is fetched from, if it is no file.
+    pub origins: Vec<Arc<Origin>>,
 }
 
 impl History {
     /// A plain file.
     pub fn none() -> &'static Self {
-        static NONE: History = History { layers: Vec::new(), damage: Damage::NONE, cut_at: None };
+        static NONE: History = History { layers: Vec::new(), damage: Damage::NONE, cut_at: None, origins: Vec::new() };
         &NONE
     }
 
@@ -81,6 +107,7 @@ impl History {
     pub fn add(&mut self, inner: &Self) {
         self.layers.extend(inner.layers.iter().cloned());
         self.damage.merge(&inner.damage);
+        self.origins.extend(inner.origins.iter().cloned());
     }
 }
 

@@ -21,7 +21,7 @@ use crate::pipeline::crew::Crew;
 use crate::pipeline::digest::HEX_DIGITS;
 use crate::pipeline::find::{Found, find_data};
 use crate::pipeline::ordered::ordered;
-use crate::pipeline::walk::{Chunk, Piece, Walker, chunks};
+use crate::pipeline::walk::{Chunk, Piece, Walker};
 use crate::pipeline::{Progress, advance};
 use crate::source::ReadAt;
 use crate::units::{FileOffset, PAGE_BYTES, PAGE_SIZE};
@@ -64,7 +64,7 @@ pub fn write(
     let mut done = 0;
     let result = ordered(
         crew,
-        chunks(plan),
+        walker.chunks(None),
         |chunk| write_chunk(walker, chunk, &data, &layout, out).map(|()| chunk.pages),
         |pages| {
             done += pages;

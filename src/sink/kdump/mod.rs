@@ -92,7 +92,7 @@ pub fn write(
     let mut write = |rank| {
         ordered(
             crew,
-            chunks(plan),
+            walker.chunks(rank),
             |chunk| packer.pack(chunk, rank),
             |packed: Packed| {
                 let current = files.partition_point(|f| f.first <= packed.first).saturating_sub(1);

@@ -16,6 +16,9 @@ pub(super) struct Target {
     /// The name until it is complete; none for a device or a pipe, which are written in place.
     temporary: Option<PathBuf>,
     overwrite: bool,
+    /// The object that it becomes, which `path` is the URL of.
+    #[cfg(feature = "objects")]
+    object: Option<super::object::Object>,
 }
 
 impl Target {
@@ -34,7 +37,35 @@ impl Target {
         temporary.push(".incomplete");
         let temporary = PathBuf::from(temporary);
         let file = claim(&temporary, overwrite, keep)?;
-        Ok(Self { file, path: path.into(), temporary: Some(temporary), overwrite })
+        Ok(Self::new(file, path.into(), Some(temporary), overwrite))
+    }
+
+    fn new(file: File, path: PathBuf, temporary: Option<PathBuf>, overwrite: bool) -> Self {
+        #[cfg(feature = "objects")]
+        let object = None;
+        Self {
+            file,
+            path,
+            temporary,
+            overwrite,
+            #[cfg(feature = "objects")]
+            object,
+        }
+    }
+
+    /// As [`super::Output::upload`].
+    #[cfg(feature = "objects")]
+    pub(super) fn upload(url: &str, overwrite: bool, tmp_dir: Option<&Path>) -> Result<Self> {
+        let (file, path, object) = super::object::Object::create(url, overwrite, tmp_dir)?;
+        let mut target = Self::new(file, url.into(), Some(path), overwrite);
+        target.object = Some(object);
+        Ok(target)
+    }
+
+    /// As [`super::Output::upload`].
+    #[cfg(not(feature = "objects"))]
+    pub(super) fn upload(url: &str, _: bool, _: Option<&Path>) -> Result<Self> {
+        Err(crate::objects::without(url))
     }
 
     fn in_place(path: &Path, kind: FileType, append: bool) -> Result<Self> {
@@ -48,7 +79,7 @@ impl Target {
             )));
         }
         let file = OpenOptions::new().read(!append).write(true).open(path).map_err(|e| Error::write(name, e))?;
-        Ok(Self { file, path: path.into(), temporary: None, overwrite: true })
+        Ok(Self::new(file, path.into(), None, true))
     }
 
     /// Whether it is a new file.
@@ -71,6 +102,10 @@ impl Target {
     /// Puts it on the disk; with `rename` it gets its name, else it stays where it is. Where
     /// that is.
     pub(super) fn finish(mut self, rename: bool) -> Result<String> {
+        #[cfg(feature = "objects")]
+        if let (Some(object), Some(temporary)) = (self.object.take(), self.temporary.take()) {
+            return object.finish(&self.file, temporary, rename);
+        }
         if !rename {
             // Kept even if it cannot be synced: where there is no more room, that is told here by some file systems.
             let kept = self.temporary.take();
@@ -104,6 +139,10 @@ impl Target {
 
     /// Leaves what there is of a new file; where.
     pub(super) fn abandon(mut self) -> Option<String> {
+        #[cfg(feature = "objects")]
+        if let (Some(object), Some(temporary)) = (self.object.take(), self.temporary.take()) {
+            return object.finish(&self.file, temporary, false).ok();
+        }
         self.temporary.take().map(|path| path.display().to_string())
     }
 
@@ -117,6 +156,10 @@ impl Target {
 
     /// Puts it on the disk, and looks whether its name is still free.
     pub(super) fn sync(&self) -> Result<()> {
+        #[cfg(feature = "objects")]
+        if let Some(object) = &self.object {
+            return object.is_free();
+        }
         self.sync_file()?;
         if self.temporary.is_some() && !self.overwrite && self.path.symlink_metadata().is_ok() {
             return Err(Error::OutputExists(self.path.display().to_string()));
@@ -125,7 +168,7 @@ impl Target {
     }
 
     pub(super) fn error(&self, e: io::Error) -> Error {
-        Error::write(self.path.display().to_string(), e)
+        Error::write(crate::objects::shown(&self.path), e)
     }
 }
 

@@ -2,8 +2,11 @@
 
 mod file;
 mod flat;
+#[cfg(feature = "objects")]
+mod object;
 
 use crate::error::{Error, Result};
+use crate::objects;
 use file::Target;
 use flat::Flat;
 use std::fmt;
@@ -63,7 +66,23 @@ impl Output {
     /// # Errors
     /// As [`Self::create`].
     pub fn create_in(mode: Mode, path: &Path, overwrite: bool, keep: &Path) -> Result<Self> {
+        if let Some(url) = objects::url(path) {
+            return Self::upload(mode, url, overwrite, None);
+        }
         let target = Target::create(path, overwrite, keep, mode != Mode::Positions)?;
+        Self::to(mode, target)
+    }
+
+    /// An object, by its URL: written to a private file in `tmp_dir`, or the system's temporary folder, and put into the store
+    /// when it is complete.
+    ///
+    /// # Errors
+    /// [`Error::OutputExists`]; [`Error::Write`] with what the server says; [`Error::Usage`] for a store that takes nothing.
+    pub fn upload(mode: Mode, url: &str, overwrite: bool, tmp_dir: Option<&Path>) -> Result<Self> {
+        Self::to(mode, Target::upload(url, overwrite, tmp_dir)?)
+    }
+
+    fn to(mode: Mode, target: Target) -> Result<Self> {
         let to = target.file.try_clone().map_err(|e| target.error(e))?;
         Self { target: Some(target), mode, stream: None, limit: u64::MAX }.begin(Box::new(to))
     }

@@ -21,6 +21,7 @@ use crate::zero::is_zero;
 use bits::{Bits, Ranks};
 use decode::{Decoder, Descriptor};
 use header::DESCRIPTOR;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -299,6 +300,22 @@ impl Container for Kdump<'_> {
     fn find(&self, addr: MachineAddr) -> (Place, u64) {
         let (place, pages) = self.look(addr.mfn().0);
         (place, pages.saturating_mul(PAGE_BYTES).saturating_sub(addr.in_page() as u64))
+    }
+
+    fn stored_at(&self, mfn: Mfn, count: u64, each: &mut dyn FnMut(Range<u64>)) {
+        let (mut at, end) = (mfn.0, mfn.0.saturating_add(count));
+        while at < end {
+            let (place, pages) = self.look(at);
+            let upto = end.min(at.saturating_add(pages));
+            while place == Place::Packed && at < upto {
+                let Some(part) = self.part(at) else { break };
+                let Ok(all) = part.descriptors(at, upto - at) else { break };
+                let stored = all.iter().filter(|d| !part.is_known_zero(**d) && part.check(**d).is_ok());
+                stored.for_each(|d| each(part.base + d.at.0..part.base + d.at.0 + u64::from(d.size)));
+                at += (all.len() as u64).max(1);
+            }
+            at = upto;
+        }
     }
 
     fn is_paged(&self) -> bool {

@@ -1,0 +1,152 @@
+//! Objects by URL: `s3://BUCKET/KEY`, `gs://BUCKET/KEY`, and `http://` or `https://`, of which only reading is known.
+//!
+//! Which server, and who asks, is told by the environment, with the names that the stores' own tools know (`AWS_ENDPOINT_URL`,
+//! `AWS_ACCESS_KEY_ID`, `GOOGLE_SERVICE_ACCOUNT` and so on: object_store's documentation has all of them). Without the feature
+//! `objects`, all functions here give an error that says so.
+
+#[cfg(feature = "objects")]
+mod put;
+#[cfg(feature = "objects")]
+pub(crate) mod store;
+#[cfg(feature = "objects")]
+mod told;
+
+#[cfg(feature = "objects")]
+pub(crate) use put::{Free, begin, is_free, put};
+#[cfg(feature = "objects")]
+pub(crate) use told::{may_pass, told};
+
+use crate::error::Result;
+use std::path::Path;
+use std::time::SystemTime;
+
+/// What a URL begins with.
+const SCHEMES: [&str; 4] = ["s3://", "gs://", "http://", "https://"];
+
+/// An object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Where it is.
+    pub url: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was last written.
+    pub modified: SystemTime,
+    /// What changes with its content, if the server tells.
+    pub etag: Option<String>,
+}
+
+/// Whether a name is one of an object, and not of a file.
+pub fn is_url(name: &Path) -> bool {
+    url(name).is_some()
+}
+
+/// The name as a URL, if it is one.
+pub(crate) fn url(name: &Path) -> Option<&str> {
+    let name = name.to_str()?;
+    let begins = |scheme: &str| name.get(..scheme.len()).is_some_and(|head| head.eq_ignore_ascii_case(scheme));
+    SCHEMES.into_iter().any(begins).then_some(name)
+}
+
+/// A name as it may be shown: a URL without what may be secret in it, user, password and query.
+pub fn shown(name: &Path) -> String {
+    let Some(url) = url(name) else { return name.display().to_string() };
+    let (url, query) = url.split_once(['?', '#']).map_or((url, ""), |(url, _)| (url, "?..."));
+    let Some((scheme, rest)) = url.split_once("://") else { return url.into() };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    format!("{scheme}://{host}{path}{query}")
+}
+
+/// All objects whose names begin with the URL's path and a slash, in order of their URLs; of `s3://` and `gs://`.
+///
+/// # Errors
+/// [`crate::Error::Usage`] for no such URL, or without the feature; [`crate::Error::Read`] with what the server says.
+pub fn list(url: &str) -> Result<Vec<Object>> {
+    #[cfg(feature = "objects")]
+    return store::list(url);
+    #[cfg(not(feature = "objects"))]
+    Err(without(url))
+}
+
+/// What the server says of one object.
+///
+/// # Errors
+/// As [`list`].
+pub fn head(url: &str) -> Result<Object> {
+    #[cfg(feature = "objects")]
+    return store::head(url);
+    #[cfg(not(feature = "objects"))]
+    Err(without(url))
+}
+
+/// All of a small object, of `most` bytes at most.
+///
+/// # Errors
+/// As [`list`]; one that is larger is [`crate::Error::Damaged`].
+pub fn get_small(url: &str, most: u64) -> Result<Vec<u8>> {
+    #[cfg(feature = "objects")]
+    return store::get_small(url, most);
+    #[cfg(not(feature = "objects"))]
+    {
+        let _ = most;
+        Err(without(url))
+    }
+}
+
+/// Writes a small object, or puts these bytes in its place.
+///
+/// # Errors
+/// [`crate::Error::Usage`] as [`list`], [`crate::Error::Write`] with what the server says.
+pub fn put_small(url: &str, bytes: &[u8]) -> Result<()> {
+    #[cfg(feature = "objects")]
+    return store::put_small(url, bytes);
+    #[cfg(not(feature = "objects"))]
+    {
+        let _ = bytes;
+        Err(without(url))
+    }
+}
+
+/// The error of a program that has none of this.
+#[cfg(not(feature = "objects"))]
+pub(crate) fn without(url: &str) -> crate::Error {
+    let url = shown(Path::new(url));
+    let way = "build it with cargo build --release --features objects, or fetch the object first";
+    crate::Error::Usage(format!("{url} is a URL, and this program was built without the feature objects: {way}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_and_what_is_shown_of_them() {
+        for name in ["s3://b/k", "gs://b/k/l", "http://h:8/x", "HTTPS://h/x?y"] {
+            assert!(is_url(Path::new(name)), "{name}");
+        }
+        for name in ["s3:/b/k", "s3", "./s3://b", "vmcore", "", "ftp://h/x", "-", "é3://b"] {
+            assert!(!is_url(Path::new(name)) && shown(Path::new(name)) == name, "{name}");
+        }
+        let said = |name: &str| shown(Path::new(name));
+        assert_eq!(said("s3://b/a/k"), "s3://b/a/k");
+        assert_eq!(said("https://me:secret@h:8/x/y?X-Amz-Signature=1&z#f"), "https://h:8/x/y?...");
+        assert_eq!(said("http://h"), "http://h");
+        assert_eq!(said("http://h/a@b"), "http://h/a@b");
+    }
+
+    #[cfg(not(feature = "objects"))]
+    #[test]
+    fn without_the_feature_it_is_said() {
+        let errors = [
+            list("s3://b/k").err(),
+            head("s3://b/k").err(),
+            get_small("s3://b/k", 1).err(),
+            put_small("s3://b/k", b"").err(),
+        ];
+        for e in errors {
+            let e = e.unwrap();
+            assert!(e.kind() == crate::error::Kind::Usage && e.to_string().contains("--features objects"), "{e}");
+        }
+    }
+}
