@@ -5,11 +5,11 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use support::fixtures::{self, Fixture};
 use support::forms::{file, makedumpfile, split, through, with_snappy};
-use support::tools::{run, scratch};
+use support::tools::{run, scratch, tool};
 
 const LIMIT: Duration = Duration::from_secs(300);
 

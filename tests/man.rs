@@ -586,6 +586,7 @@ fn exit_statuses_are_listed() {
     use xdump_cut::cli::exit::Exit;
     let listed = MORE.iter().find(|s| s.0 == "EXIT STATUS").unwrap().1.iter().map(|p| p.0);
     let listed: Vec<&str> = listed.filter(|name| name.parse::<u8>().is_ok()).collect();
-    let known = [Exit::Success, Exit::BadInput, Exit::Usage, Exit::Trouble, Exit::Nothing].map(|e| (e as u8).to_string());
+    let known =
+        [Exit::Success, Exit::BadInput, Exit::Usage, Exit::Trouble, Exit::Nothing].map(|e| (e as u8).to_string());
     assert_eq!(listed, known);
 }

@@ -3,6 +3,7 @@
 use super::{Figures, Manifest, Record, Settings, Status, Task, Watch, fate};
 use crate::cut;
 use crate::error::{Error, Kind, Result};
+use crate::objects;
 use crate::report::Report;
 use crate::sink::{Mode, Output};
 use crate::source::{self, OpenOptions};
@@ -106,13 +107,16 @@ impl<'a> Crew<'a> {
         let started = Instant::now();
         let mut record = Record::started(task.files.clone(), Some(&task.output), &settings.wish);
         let path = settings.out.join(&task.output);
-        let free = settings.overwrite || ours || path.symlink_metadata().is_err();
-        if free {
-            add(record.clone())?;
-        }
+        let free = if settings.overwrite || ours { Ok(true) } else { exists(&path).map(|there| !there) };
+        let mut begun = false;
         let done = match free {
-            true => self.write(task, &path, settings.overwrite || ours, jobs),
-            false => Err(Error::OutputExists(path.display().to_string())),
+            Ok(true) => {
+                add(record.clone())?;
+                begun = true;
+                self.write(task, &path, settings.overwrite || ours, jobs)
+            }
+            Ok(false) => Err(Error::OutputExists(objects::shown(&path))),
+            Err(e) => Err(e),
         };
         match done {
             Ok(report) => {
@@ -123,8 +127,8 @@ impl<'a> Crew<'a> {
         }
         if record.status != Status::Done {
             // What a killed run, or an earlier one of an input that changed since, left there is ours.
-            let there = path.symlink_metadata().is_ok();
-            record.output = record.output.filter(|_| free && (there || record.status == Status::Trouble));
+            let there = exists(&path).unwrap_or(true);
+            record.output = record.output.filter(|_| begun && (there || record.status == Status::Trouble));
         }
         record.seconds = started.elapsed().as_secs_f64();
         record.at = super::record::now();
@@ -178,11 +182,16 @@ impl<'a> Crew<'a> {
         (options.pool, options.memory) = (Some(Arc::clone(&self.pool)), memory);
         let names: Vec<&Path> = task.files.iter().map(|f| f.path.as_ref()).collect();
         let source = source::open_all(&names, &open)?;
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|e| Error::write(folder.display().to_string(), e))?;
-        }
-        names.iter().try_for_each(|name| Output::spare(path, name))?;
-        let out = Output::create_in(Mode::Positions, path, overwrite, task.input())?;
+        let out = match objects::url(path) {
+            Some(url) => Output::upload(Mode::Positions, url, overwrite, open.tmp_dir.as_deref())?,
+            None => {
+                if let Some(folder) = path.parent() {
+                    std::fs::create_dir_all(folder).map_err(|e| Error::write(folder.display().to_string(), e))?;
+                }
+                names.iter().try_for_each(|name| Output::spare(path, name))?;
+                Output::create_in(Mode::Positions, path, overwrite, task.input())?
+            }
+        };
         let report = cut::cut(&*source, &options, out, &*progress).map_err(|e| self.why(e))?;
         match &report.output.incomplete {
             None => Ok(report),
@@ -200,6 +209,16 @@ impl<'a> Crew<'a> {
             Some(why) if e.kind() != Kind::Trouble => Error::Stopped(why),
             _ => e,
         }
+    }
+}
+
+/// Whether something has this name.
+fn exists(path: &Path) -> Result<bool> {
+    let Some(url) = objects::url(path) else { return Ok(path.symlink_metadata().is_ok()) };
+    match objects::head(url) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == Kind::Trouble => Err(e),
+        Err(_) => Ok(false),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::record::Source;
 use super::{Identity, Name, Record};
 use crate::error::{Absence, Error, Result};
+use crate::objects;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,9 @@ pub fn must_stay(record: &Record) -> Option<String> {
 pub fn send(files: &[Identity], after: &After, mirror: &Path) -> Result<Source> {
     if *after == After::Keep {
         return Ok(Source::Kept);
+    }
+    if files.iter().any(|f| objects::is_url(f.path.as_ref())) {
+        return Err(Error::Usage("objects of stores are not moved or deleted".into()));
     }
     for file in files {
         if !file.holds()? {

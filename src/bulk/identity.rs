@@ -2,10 +2,12 @@
 
 use super::Name;
 use crate::error::{Error, Result};
+use crate::objects::{self, Object};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 /// Bytes at each end of a file that the digest is of: headers and notes are at the start, what is appended is at the end.
 const LOOKED_AT: u64 = 64 << 10;
@@ -19,16 +21,19 @@ pub struct Identity {
     pub size: u64,
     /// When it was changed last, in nanoseconds since 1970.
     pub mtime: i128,
-    /// BLAKE3 of its first and its last 64 KiB, in hex.
+    /// BLAKE3 of its first and its last 64 KiB, in hex; of an object in a store, its ETag, if the server tells.
     pub digest: String,
 }
 
 impl Identity {
-    /// Looks at a file.
+    /// Looks at a file, or asks the server of an object.
     ///
     /// # Errors
     /// [`Error::Read`].
     pub fn of(path: &Path) -> Result<Self> {
+        if let Some(url) = objects::url(path) {
+            return Ok(Self::of_object(&objects::head(url)?));
+        }
         let failed = |e| Error::read(path.display().to_string(), e);
         let file = File::open(path).map_err(failed)?;
         let meta = file.metadata().map_err(failed)?;
@@ -41,6 +46,13 @@ impl Identity {
         }
         let mtime = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
         Ok(Self { path: path.into(), size, mtime, digest: hash.finalize().to_hex().to_string() })
+    }
+
+    /// What a server says of an object.
+    pub fn of_object(object: &Object) -> Self {
+        let mtime = object.modified.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128);
+        let digest = object.etag.clone().unwrap_or_default();
+        Self { path: Name(object.url.clone().into()), size: object.size, mtime, digest }
     }
 
     /// Whether the file is still what it was.

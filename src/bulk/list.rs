@@ -28,8 +28,10 @@ pub struct Head {
     pub id: String,
     /// How many entries there are.
     pub entries: usize,
-    /// Where outputs go: an absolute path.
+    /// Where outputs go: an absolute path, or a URL.
     pub out: Name,
+    /// The folder of manifests, likewise.
+    pub manifests: Name,
     /// What the cuts are to be like.
     pub options: Wish,
     /// Whether what stands under the name of an output may be overwritten.
@@ -68,7 +70,14 @@ pub struct List {
 impl List {
     /// Shares tasks out, the most expensive first, each to the entry that has the least so far. Without a number of entries there
     /// are as many as keep each near the cost of the most expensive dump.
-    pub fn make(tasks: &[Task], entries: Option<usize>, out: &Path, options: &Wish, overwrite: bool) -> Self {
+    pub fn make(
+        tasks: &[Task],
+        entries: Option<usize>,
+        out: &Path,
+        manifests: &Path,
+        options: &Wish,
+        overwrite: bool,
+    ) -> Self {
         let total: u64 = tasks.iter().map(Task::cost).fold(0, u64::saturating_add);
         let largest = tasks.iter().map(Task::cost).max().unwrap_or(1);
         let good = usize::try_from(total.div_ceil(largest.max(1))).unwrap_or(usize::MAX).min(MOST_ENTRIES);
@@ -90,7 +99,15 @@ impl List {
         }
         id.update(format!("{out:?} {options:?} {count}").as_bytes());
         let id = id.finalize().to_hex().chars().take(16).collect();
-        let head = Head { version: VERSION, id, entries: count, out: out.into(), options: options.clone(), overwrite };
+        let head = Head {
+            version: VERSION,
+            id,
+            entries: count,
+            out: out.into(),
+            manifests: manifests.into(),
+            options: options.clone(),
+            overwrite,
+        };
         Self { head, entries: all }
     }
 
@@ -149,7 +166,7 @@ impl List {
 
     /// Where the manifest of an entry is.
     pub fn manifest(&self, index: usize) -> PathBuf {
-        self.head.out.0.join(super::work::PIECES).join(format!("{}-{index}.jsonl", self.head.id))
+        self.head.manifests.0.join(super::work::PIECES).join(format!("{}-{index}.jsonl", self.head.id))
     }
 }
 
@@ -170,7 +187,7 @@ mod tests {
     fn entries_are_of_about_the_same_cost_and_have_all() {
         let sizes = [8, 1, 7, 3, 2, 2, 1, 4, 4];
         for count in [None, Some(1), Some(2), Some(4), Some(9), Some(50)] {
-            let list = List::make(&tasks(&sizes), count, Path::new("/out"), &Wish::default(), false);
+            let list = List::make(&tasks(&sizes), count, Path::new("/out"), Path::new("/out"), &Wish::default(), false);
             assert_eq!(list.head.entries, list.entries.len());
             let costs: Vec<u64> = list.entries.iter().map(|e| e.cost >> 30).collect();
             let (least, most) = (costs.iter().min().unwrap(), costs.iter().max().unwrap());
@@ -180,15 +197,24 @@ mod tests {
             all.dedup();
             assert_eq!(all.len(), sizes.len());
         }
-        assert_eq!(List::make(&tasks(&sizes), None, Path::new("/out"), &Wish::default(), false).entries.len(), 5);
-        assert_eq!(List::make(&[], None, Path::new("/out"), &Wish::default(), false).entries.len(), 0);
+        assert_eq!(
+            List::make(&tasks(&sizes), None, Path::new("/out"), Path::new("/out"), &Wish::default(), false)
+                .entries
+                .len(),
+            5
+        );
+        assert_eq!(
+            List::make(&[], None, Path::new("/out"), Path::new("/out"), &Wish::default(), false).entries.len(),
+            0
+        );
     }
 
     #[test]
     fn what_was_written_is_read_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("list");
-        let list = List::make(&tasks(&[1, 2, 3]), Some(2), Path::new("/out"), &Wish::default(), true);
+        let list =
+            List::make(&tasks(&[1, 2, 3]), Some(2), Path::new("/out"), Path::new("/out"), &Wish::default(), true);
         list.write(&path).unwrap();
         assert_eq!(List::read(&path).unwrap(), list);
         let text = std::fs::read_to_string(&path).unwrap();

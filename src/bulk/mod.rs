@@ -44,8 +44,10 @@ use std::path::PathBuf;
 pub struct Settings {
     /// What the cuts are to be like.
     pub wish: Wish,
-    /// Where they go.
+    /// Where they go: a folder, or a URL.
     pub out: PathBuf,
+    /// The folder of manifests.
+    pub manifests: PathBuf,
     /// How inputs are opened.
     pub open: OpenOptions,
     /// Threads for all of them; 0 takes one per CPU that this process may use.

@@ -1,5 +1,6 @@
 //! What became of an input: a line of a manifest.
 
+use super::tree::Outputs;
 use super::{Identity, Name, Wish};
 use crate::error::{Error, Kind};
 use crate::report::Report;
@@ -163,20 +164,19 @@ impl Record {
     }
 
     /// Whether nothing is left to be done, if the input is what it was.
-    pub fn is_settled(&self, options: &Wish, out: &Path, retry: bool) -> bool {
+    pub fn is_settled(&self, options: &Wish, outputs: &Outputs, retry: bool) -> bool {
         let by_this_version = self.version == env!("CARGO_PKG_VERSION");
         match self.status {
-            Status::Done => options.is_met_by(&self.options) && self.has_output(out),
+            Status::Done => options.is_met_by(&self.options) && self.has_output(outputs),
             Status::Left => by_this_version && !retry,
             Status::Failed => by_this_version && !retry && options.is_met_by(&self.options),
             Status::Started | Status::Trouble | Status::Refused => false,
         }
     }
 
-    /// Whether its output is there, below `out`.
-    pub fn has_output(&self, out: &Path) -> bool {
-        let path = self.output.as_ref().map(|name| out.join(name));
-        let size = path.and_then(|path| super::tree::size_of(&path));
+    /// Whether its output is there, as large as it was.
+    pub fn has_output(&self, outputs: &Outputs) -> bool {
+        let size = self.output.as_ref().and_then(|name| outputs.size_of(name.as_ref()));
         size.is_some() && size == self.bytes
     }
 

@@ -1,7 +1,7 @@
 //! What there is to be done.
 
 use super::record::Source;
-use super::tree::{self, Tree};
+use super::tree::{self, Found, Outputs, Tree};
 use super::{Identity, Manifest, Record, Settings, Status};
 use crate::error::{Error, Result};
 use crate::source::{self, Looks};
@@ -65,7 +65,9 @@ pub struct Surveyed {
 /// [`Error::Usage`] for two inputs of the same output, or a format that is unknown.
 pub fn survey(found: Tree, settings: &Settings, known: &Manifest) -> Result<Surveyed> {
     let suffix = settings.wish.suffix()?;
-    let looked: Vec<Result<Identity>> = found.files.par_iter().map(|f| Identity::of(&f.path)).collect();
+    let look = |f: &Found| f.identity.clone().map_or_else(|| Identity::of(&f.path), Ok);
+    let looked: Vec<Result<Identity>> = found.files.par_iter().map(look).collect();
+    let outputs = Outputs::of(&settings.out)?;
     let mut all = Surveyed::default();
     let mut unknown: BTreeMap<PathBuf, (Identity, PathBuf)> = BTreeMap::new();
     for (file, looked) in found.files.into_iter().zip(looked) {
@@ -80,7 +82,7 @@ pub fn survey(found: Tree, settings: &Settings, known: &Manifest) -> Result<Surv
         let same = |f: &Identity| unknown.get(&f.path.0).is_some_and(|(seen, _)| seen == f);
         let mirror = unknown.get(record.input()).map(|(_, mirror)| tree::output(mirror, suffix));
         let there = record.status != Status::Done || record.output.as_ref().map(|o| &o.0) == mirror.as_ref();
-        let settled = record.is_settled(&settings.wish, &settings.out, settings.retry);
+        let settled = record.is_settled(&settings.wish, &outputs, settings.retry);
         if settled && there && record.files.iter().all(same) {
             record.files.iter().for_each(|f| drop(unknown.remove(&f.path.0)));
             // One that was moved or deleted, and is here again.

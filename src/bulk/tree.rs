@@ -1,14 +1,19 @@
 //! The files under some folders, and where their outputs go.
 
+use super::Identity;
 use crate::error::{Error, Result};
+use crate::objects;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 /// A file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Where it is: an absolute path.
+    /// Where it is: an absolute path, or a URL.
     pub path: PathBuf,
+    /// What it is known by again, if that is told already: of an object.
+    pub identity: Option<Identity>,
     /// Where it would be below the folder of all outputs.
     pub mirror: PathBuf,
 }
@@ -31,12 +36,17 @@ pub struct Tree {
 /// [`Error::Read`] for a source that is not there.
 pub fn walk(sources: &[PathBuf], out: &Path, follow: bool) -> Result<Tree> {
     let mut tree = Tree::default();
-    let out = out.canonicalize().ok();
+    let (out_name, out) = (out, out.canonicalize().ok());
     for source in sources {
+        let several = sources.len() > 1;
+        if let Some(url) = objects::url(source) {
+            objects_below(url, objects::url(out_name), several, &mut tree)?;
+            continue;
+        }
         let failed = |e| Error::read(source.display().to_string(), e);
         // What the user names is followed.
         let top = source.canonicalize().map_err(failed)?;
-        let own = if sources.len() > 1 { top.file_name().map(PathBuf::from) } else { None };
+        let own = if several { top.file_name().map(PathBuf::from) } else { None };
         let is_out = |path: &Path| out.as_ref().is_some_and(|out| path == out);
         let below = WalkDir::new(&top).follow_links(follow).sort_by_file_name().into_iter();
         for entry in below.filter_entry(|e| !is_out(e.path())) {
@@ -47,7 +57,7 @@ pub fn walk(sources: &[PathBuf], out: &Path, follow: bool) -> Result<Tree> {
                     let within = path.strip_prefix(&top).ok().filter(|p| !p.as_os_str().is_empty());
                     let name = path.file_name().map(Path::new).unwrap_or(Path::new("dump"));
                     let mirror = within.map_or_else(|| name.into(), |p| own.clone().unwrap_or_default().join(p));
-                    tree.files.push(Found { path, mirror });
+                    tree.files.push(Found { path, identity: None, mirror });
                 }
                 Ok(entry) => {
                     let what = if entry.path_is_symlink() { "a link; --follow follows it" } else { "no regular file" };
@@ -67,8 +77,68 @@ pub fn walk(sources: &[PathBuf], out: &Path, follow: bool) -> Result<Tree> {
     Ok(tree)
 }
 
+/// All objects below a URL, or the one that has it.
+fn objects_below(url: &str, out: Option<&str>, several: bool, tree: &mut Tree) -> Result<()> {
+    let top = url.trim_end_matches('/');
+    // Other schemes have no lists.
+    let listed = ["s3://", "gs://"].iter().any(|s| top.starts_with(s));
+    let mut found = if listed { objects::list(top)? } else { Vec::new() };
+    let own = top.rsplit('/').next().unwrap_or_default();
+    let own = own.split(['?', '#']).next().unwrap_or_default();
+    if found.is_empty() {
+        let object = objects::head(top)?;
+        let (path, identity) = (PathBuf::from(&object.url), Some(Identity::of_object(&object)));
+        tree.files.push(Found { path, identity, mirror: own.into() });
+        return Ok(());
+    }
+    let out = out.map(|out| format!("{}/", out.trim_end_matches('/')));
+    found.retain(|o| out.as_ref().is_none_or(|out| !o.url.starts_with(out)));
+    for object in found {
+        let within = object.url.strip_prefix(top).unwrap_or(&object.url).trim_start_matches('/');
+        let mirror = if several { Path::new(own).join(within) } else { within.into() };
+        // A key may have any name; one that leads elsewhere has no place below a folder.
+        if !mirror.components().all(|c| matches!(c, std::path::Component::Normal(_))) {
+            tree.others.push((object.url.into(), "an object whose name is no path"));
+            continue;
+        }
+        let identity = Some(Identity::of_object(&object));
+        tree.files.push(Found { path: object.url.into(), identity, mirror });
+    }
+    Ok(())
+}
+
+/// The outputs that are there.
+#[derive(Debug)]
+pub struct Outputs {
+    folder: PathBuf,
+    /// Sizes of all objects below the folder, if it is a URL.
+    listed: Option<BTreeMap<PathBuf, u64>>,
+}
+
+impl Outputs {
+    /// Those below a folder, or a URL.
+    ///
+    /// # Errors
+    /// [`Error::Read`] with what the server says.
+    pub fn of(folder: &Path) -> Result<Self> {
+        let Some(url) = objects::url(folder) else { return Ok(Self { folder: folder.into(), listed: None }) };
+        let all = objects::list(url.trim_end_matches('/'))?;
+        let listed = all.into_iter().map(|o| (PathBuf::from(o.url), o.size)).collect();
+        Ok(Self { folder: url.trim_end_matches('/').into(), listed: Some(listed) })
+    }
+
+    /// The size of one, if it is there.
+    pub fn size_of(&self, name: &Path) -> Option<u64> {
+        let path = self.folder.join(name);
+        match &self.listed {
+            Some(listed) => listed.get(&path).copied(),
+            None => size_of(&path),
+        }
+    }
+}
+
 /// The size of a file, if it is there.
-pub(super) fn size_of(path: &Path) -> Option<u64> {
+fn size_of(path: &Path) -> Option<u64> {
     path.metadata().ok().filter(|m| m.is_file()).map(|m| m.len())
 }
 

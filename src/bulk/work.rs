@@ -3,8 +3,10 @@
 use super::crew::Crew;
 use super::list::Dump;
 use super::survey::{self, Surveyed, Task};
+use super::tree::Outputs;
 use super::{Identity, List, Manifest, Record, Settings, Status, Summary, Watch, tree};
 use crate::error::{Error, Result};
+use crate::objects;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -22,7 +24,7 @@ pub(super) const PIECES: &str = "manifest.d";
 pub fn run(settings: &Settings, sources: &[PathBuf], watch: &dyn Watch) -> Result<Summary> {
     let started = Instant::now();
     let crew = Crew::new(settings, watch)?;
-    let mut manifest = Manifest::open(&settings.out.join(MANIFEST))?;
+    let mut manifest = Manifest::open(&settings.manifests.join(MANIFEST))?;
     gather(settings, &mut manifest, watch)?;
     let found = tree::walk(sources, &settings.out, settings.follow)?;
     let Surveyed { tasks, settled, others } = crew.install(|| survey::survey(found, settings, &manifest))?;
@@ -45,7 +47,7 @@ pub fn run(settings: &Settings, sources: &[PathBuf], watch: &dyn Watch) -> Resul
 
 /// Takes over what entries of lists have done.
 fn gather(settings: &Settings, manifest: &mut Manifest, watch: &dyn Watch) -> Result<()> {
-    let Ok(pieces) = std::fs::read_dir(settings.out.join(PIECES)) else { return damaged(manifest, watch) };
+    let Ok(pieces) = std::fs::read_dir(settings.manifests.join(PIECES)) else { return damaged(manifest, watch) };
     let mut paths: Vec<PathBuf> = pieces.filter_map(|p| Some(p.ok()?.path())).collect();
     paths.retain(|p| p.extension().is_some_and(|e| e == "jsonl"));
     paths.sort();
@@ -92,7 +94,7 @@ pub fn plan(
 ) -> Result<(List, Summary)> {
     let started = Instant::now();
     let crew = Crew::new(settings, watch)?;
-    let mut manifest = Manifest::open(&settings.out.join(MANIFEST))?;
+    let mut manifest = Manifest::open(&settings.manifests.join(MANIFEST))?;
     gather(settings, &mut manifest, watch)?;
     let found = tree::walk(sources, &settings.out, settings.follow)?;
     let Surveyed { tasks, settled, others } = crew.install(|| survey::survey(found, settings, &manifest))?;
@@ -102,8 +104,12 @@ pub fn plan(
         summary.add(&record, false);
         manifest.add(record)?;
     }
-    let out = settings.out.canonicalize().map_err(|e| Error::read(settings.out.display().to_string(), e))?;
-    let made = List::make(&tasks, entries, &out, &settings.wish, settings.overwrite);
+    let whole = |path: &Path| match objects::is_url(path) {
+        true => Ok(path.to_owned()),
+        false => std::path::absolute(path).map_err(|e| Error::read(path.display().to_string(), e)),
+    };
+    let (out, manifests) = (whole(&settings.out)?, whole(&settings.manifests)?);
+    let made = List::make(&tasks, entries, &out, &manifests, &settings.wish, settings.overwrite);
     made.write(list)?;
     summary.seconds = started.elapsed().as_secs_f64();
     Ok((made, summary))
@@ -126,7 +132,8 @@ pub fn work(settings: &Settings, list: &List, index: usize, watch: &dyn Watch) -
     let crew = Crew::new(settings, watch)?;
     let mut manifest = Manifest::open(&list.manifest(index))?;
     damaged(&manifest, watch)?;
-    let all = Manifest::read(&settings.out.join(MANIFEST))?;
+    let all = Manifest::read(&settings.manifests.join(MANIFEST))?;
+    let outputs = Outputs::of(&settings.out)?;
     let (mut summary, mut tasks) = (Summary::default(), Vec::new());
     for dump in &entry.dumps {
         let task = match identify(dump) {
@@ -134,7 +141,7 @@ pub fn work(settings: &Settings, list: &List, index: usize, watch: &dyn Watch) -
             Err(e) => {
                 let identity =
                     Identity { path: dump.files.first().cloned().unwrap_or_default(), ..Identity::default() };
-                let gone = done_and_gone(dump, &manifest, settings);
+                let gone = done_and_gone(dump, &manifest, settings, &outputs);
                 let record = gone.unwrap_or_else(|| Record {
                     status: Status::of(&e),
                     reason: Some(e.to_string()),
@@ -149,7 +156,7 @@ pub fn work(settings: &Settings, list: &List, index: usize, watch: &dyn Watch) -
         };
         let known = [&manifest, &all].into_iter().filter_map(|m| m.of(task.input()));
         let mut known = known.filter(|r| r.files == task.files && r.output.as_ref() == Some(&dump.output));
-        match known.find(|r| r.is_settled(&settings.wish, &settings.out, settings.retry)) {
+        match known.find(|r| r.is_settled(&settings.wish, &outputs, settings.retry)) {
             Some(record) => summary.add(record, true),
             None => tasks.push(task),
         }
@@ -166,10 +173,10 @@ pub fn work(settings: &Settings, list: &List, index: usize, watch: &dyn Watch) -
 }
 
 /// The record of a dump that was cut, and then moved or deleted.
-fn done_and_gone(dump: &Dump, manifest: &Manifest, settings: &Settings) -> Option<Record> {
+fn done_and_gone(dump: &Dump, manifest: &Manifest, settings: &Settings, outputs: &Outputs) -> Option<Record> {
     let record = manifest.of(dump.files.first()?.as_ref())?;
     let gone = record.source != super::record::Source::Kept;
-    (gone && record.is_settled(&settings.wish, &settings.out, false)).then(|| record.clone())
+    (gone && record.is_settled(&settings.wish, outputs, false)).then(|| record.clone())
 }
 
 fn identify(dump: &Dump) -> Result<Task> {
@@ -182,18 +189,16 @@ fn identify(dump: &Dump) -> Result<Task> {
 /// # Errors
 /// [`Error::Busy`], and those of the manifests.
 pub fn collect(settings: &Settings, list: &List, watch: &dyn Watch) -> Result<Summary> {
-    let mut manifest = Manifest::open(&settings.out.join(MANIFEST))?;
+    let mut manifest = Manifest::open(&settings.manifests.join(MANIFEST))?;
     gather(settings, &mut manifest, watch)?;
+    let outputs = Outputs::of(&settings.out)?;
     let mut summary = Summary::default();
     for entry in &list.entries {
         for dump in &entry.dumps {
             let Some(input) = dump.files.first() else { continue };
             let missing = |why: &str| format!("{why}: entry {}", entry.index);
-            match manifest
-                .of(input.as_ref())
-                .filter(|r| r.options.is_met_by(&r.options) && settings.wish.is_met_by(&r.options))
-            {
-                Some(record) if record.status == Status::Done && !record.has_output(&settings.out) => {
+            match manifest.of(input.as_ref()).filter(|r| settings.wish.is_met_by(&r.options)) {
+                Some(record) if record.status == Status::Done && !record.has_output(&outputs) => {
                     let output = record.output.clone().unwrap_or_default();
                     summary.missing(input.to_string(), &missing(&format!("its output {output} is gone")));
                 }

@@ -189,6 +189,17 @@ fn open_object(url: &str, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
     history.or_trouble(open_storage(Box::new(object), options))
 }
 
+/// An object as it is.
+fn object(url: &str, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
+    #[cfg(feature = "objects")]
+    return Ok(Box::new(remote::Remote::open(url, options)?));
+    #[cfg(not(feature = "objects"))]
+    {
+        let _ = options;
+        Err(objects::without(url))
+    }
+}
+
 #[cfg(not(feature = "objects"))]
 fn open_object(url: &str, _: &OpenOptions) -> Result<Box<dyn ReadAt>> {
     Err(objects::without(url))

@@ -1,12 +1,14 @@
 //! What a file is, by its first bytes only: for whoever looks at thousands of them.
 
+use super::OpenOptions;
 use super::elf::Vmcore;
 use super::flat::{self, Judge, RECORD_HEADER, Step};
 use super::kdump::{self, Header};
-use super::storage::FileSource;
+use super::storage::{FileSource, ReadAt};
 use super::unpack::{HEAD, Packed};
 use crate::bytes::array_at;
 use crate::error::{Error, Result};
+use crate::objects;
 use std::fs::File;
 use std::path::Path;
 
@@ -19,19 +21,23 @@ pub struct Looks {
     pub part: Option<(Vec<u8>, (u64, u64))>,
 }
 
-/// Looks at the first bytes of a file.
+/// Looks at the first bytes of a file, or of an object.
 ///
 /// # Errors
 /// [`Error::NotElf`] and [`Error::WrongElf`] for what is no dump at all; those of the operating system; others for what may be a
 /// dump that is damaged.
 pub fn peek(path: &Path) -> Result<Looks> {
+    if let Some(url) = objects::url(path) {
+        // Of all that may be looked at, a little is.
+        let options = OpenOptions { cache: 4 * HEAD as u64, threads: 1, ..OpenOptions::default() };
+        return look(&*super::object(url, &options)?);
+    }
     let file = File::open(path).map_err(|e| Error::read("the dump", e))?;
-    peek_file(file)
+    look(&FileSource::new(file)?)
 }
 
-fn peek_file(file: File) -> Result<Looks> {
-    let source = FileSource::new(file)?;
-    let (layers, mut head) = Packed::plainly(&source).peek()?;
+fn look(source: &dyn ReadAt) -> Result<Looks> {
+    let (layers, mut head) = Packed::plainly(source).peek()?;
     if layers.last().is_some_and(|l| l == flat::LAYER) {
         head = flattened(&head);
     }

@@ -16,6 +16,9 @@ pub struct BulkArgs {
     /// several SRC, below the last name of each. It may be within SRC.
     #[arg(long, value_name = "DIR", required_unless_present_any = ["work", "collect"], conflicts_with_all = ["work", "collect"])]
     pub out: Option<PathBuf>,
+    /// The folder of manifest.jsonl and manifest.d. The default is DIR; one is needed if DIR is a URL.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["work", "collect"])]
+    pub manifest: Option<PathBuf>,
     /// Write the work list LIST, of what would be done, and do nothing of it: entries of about the same expected cost, for a
     /// Slurm array job, a Kubernetes indexed Job or GNU parallel. Prints how many entries it has.
     #[arg(long, value_name = "LIST")]

@@ -8,6 +8,7 @@ use super::progress;
 use super::stop::Stop;
 use crate::bulk::{self, After, List, Settings, Summary, Wish};
 use crate::error::{Error, Result};
+use crate::objects;
 use crate::options::{Format, Which};
 use crate::pipeline::Silent;
 use crate::source::OpenOptions;
@@ -60,10 +61,20 @@ fn settings(args: &BulkArgs, list: Option<&List>) -> Result<Settings> {
         None if args.delete_source => After::Delete,
         None => After::Keep,
     };
-    let (out, mut wish, overwrite) = match list {
-        Some(list) => (list.head.out.0.clone(), list.head.options.clone(), list.head.overwrite),
-        None => (args.out.clone().unwrap_or_default(), wish(args)?, false),
+    let (out, manifests, mut wish, overwrite) = match list {
+        Some(List { head, .. }) => (head.out.0.clone(), head.manifests.0.clone(), head.options.clone(), head.overwrite),
+        None => {
+            let out = args.out.clone().unwrap_or_default();
+            let manifests = args.manifest.clone().unwrap_or_else(|| out.clone());
+            (out, manifests, wish(args)?, false)
+        }
     };
+    if objects::is_url(&manifests) {
+        return Err(Error::Usage("--out is a URL; --manifest names the folder where its manifest is kept".into()));
+    }
+    if after != After::Keep && args.sources.iter().any(|s| objects::is_url(s)) {
+        return Err(Error::Usage("--move and --delete-source are for files; objects of stores stay".into()));
+    }
     if let Format::Kdump(codec) = wish.format()? {
         // Whether it can be had is better told once.
         codec.compressor()?;
@@ -72,6 +83,7 @@ fn settings(args: &BulkArgs, list: Option<&List>) -> Result<Settings> {
     Ok(Settings {
         wish,
         out,
+        manifests,
         open: OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone(), ..OpenOptions::default() },
         threads: args.threads.unwrap_or(0),
         memory: args.limits.memory,
