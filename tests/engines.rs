@@ -1,0 +1,339 @@
+//! Work lists shared out by engines that exist, with the templates of `dist`: Slurm as Debian 12 has it, GNU parallel over ssh,
+//! and the command lines of the Kubernetes Jobs, which no Kubernetes starts here. Tasks are killed, and made up for.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+#[path = "engines/cluster.rs"]
+mod cluster;
+
+use cluster::{Cluster, until};
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use support::installed::{LIMIT, dump, folder, in_root, install};
+use support::tools::{Ran, run, tool};
+
+const DIST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist");
+/// Slow enough to be killed in the middle.
+const SLOW: &str = "zstd:15";
+
+/// One at a time: they take all CPUs, and a task must not wait for those of another test.
+static CPUS: Mutex<()> = Mutex::new(());
+
+fn xdump_cut(words: &[&str]) -> Ran {
+    run(Command::new(env!("CARGO_BIN_EXE_xdump-cut")).args(words), LIMIT)
+}
+
+/// A folder of dumps, the list of their cuts, and where those go.
+struct Archive {
+    top: PathBuf,
+    list: String,
+}
+
+impl Archive {
+    /// So many dumps, two for each entry.
+    fn new(entries: usize) -> Self {
+        let archive = Self::empty();
+        for n in 0..entries * 2 {
+            archive.link(&format!("host{n}/vmcore"), &dump().vmcore);
+        }
+        let ran = archive.plan(&["--entries", &entries.to_string(), "--compress", SLOW]);
+        assert!(ran.status.success() && ran.stdout.contains(&format!("{entries} entries")), "{}{}", ran.stdout, ran.stderr);
+        archive
+    }
+
+    fn empty() -> Self {
+        let top = folder("archive");
+        Self { list: top.join("list").to_str().unwrap().to_owned(), top }
+    }
+
+    fn link(&self, name: &str, from: &Path) {
+        let path = self.top.join("dumps").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::hard_link(from, path).unwrap();
+    }
+
+    fn plan(&self, options: &[&str]) -> Ran {
+        let [dumps, cuts] = ["dumps", "cuts"].map(|name| self.top.join(name).to_str().unwrap().to_owned());
+        xdump_cut(&[&["bulk", "--plan", &self.list, &dumps, "--out", &cuts], options].concat())
+    }
+
+    /// The outputs of each entry.
+    fn entries(&self) -> Vec<Vec<PathBuf>> {
+        let text = std::fs::read_to_string(&self.list).unwrap();
+        let entry = |line: &str| -> Vec<PathBuf> {
+            let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+            let name = |dump: &serde_json::Value| self.top.join("cuts").join(dump["output"].as_str().unwrap());
+            entry["dumps"].as_array().unwrap().iter().map(name).collect()
+        };
+        text.lines().skip(1).map(entry).collect()
+    }
+
+    /// Waits until the first dump of an entry is being written.
+    fn wait_for(&self, entry: usize) {
+        let first = &self.entries()[entry][0];
+        let half = PathBuf::from(format!("{}.incomplete", first.display()));
+        until("a cut begins", || half.metadata().is_ok_and(|meta| meta.len() > 1 << 16));
+    }
+
+    fn collect(&self) -> Ran {
+        xdump_cut(&["bulk", "--collect", &self.list])
+    }
+
+    /// The cuts, with their files' numbers and sizes.
+    fn cuts(&self) -> BTreeMap<PathBuf, (u64, u64)> {
+        let outputs = self.entries().into_iter().flatten();
+        outputs.filter_map(|path| path.metadata().ok().map(|meta| (path, (meta.ino(), meta.len())))).collect()
+    }
+
+    /// Every output is there, equals a single cut, and nothing else is.
+    fn check(&self) {
+        let out = self.top.join("single");
+        let vmcore = dump().vmcore.to_str().unwrap();
+        let ran = xdump_cut(&["-q", "--compress", SLOW, vmcore, out.to_str().unwrap()]);
+        assert!(ran.status.success(), "{}", ran.stderr);
+        let single = std::fs::read(out).unwrap();
+        let outputs: Vec<PathBuf> = self.entries().into_iter().flatten().collect();
+        assert!(outputs.len() > 2);
+        for output in &outputs {
+            assert!(std::fs::read(output).unwrap() == single, "{}", output.display());
+            let beside = std::fs::read_dir(output.parent().unwrap()).unwrap().count();
+            assert_eq!(beside, 1, "{}", output.display());
+        }
+        let manifest = std::fs::read_to_string(self.top.join("cuts/manifest.jsonl")).unwrap();
+        assert_eq!(manifest.matches("\"done\"").count(), outputs.len(), "{manifest}");
+    }
+}
+
+/// An array job on two nodes; one task is killed by SIGKILL, one by plain scancel, the job that collects names both, and after
+/// they were put back all is there.
+#[test]
+fn slurm_runs_a_list_and_makes_up_for_killed_tasks() {
+    let _alone = CPUS.lock();
+    let cluster = Cluster::start();
+    let archive = Archive::new(4);
+    let submit = format!("{DIST}/slurm/submit");
+    let jobs = cluster.ask(&[&submit, &archive.list, "--cpus-per-task=1", "--mem=512M"]);
+    let (work, collect) = jobs.trim().split_once(' ').unwrap();
+    for (entry, how) in [(0, ["--full", "--signal=KILL"].as_slice()), (1, &[])] {
+        archive.wait_for(entry);
+        let task = format!("{work}_{entry}");
+        cluster.ask(&[&["scancel"], how, &[&task]].concat());
+        assert!(archive.entries()[entry].iter().all(|output| !output.exists()), "{}", cluster.logs());
+    }
+    cluster.drain();
+    let logs = cluster.logs();
+    let states = [0, 1, 2, 3].map(|entry| cluster.field(&format!("{work}_{entry}"), "JobState"));
+    assert_eq!(states, ["FAILED", "CANCELLED", "COMPLETED", "COMPLETED"], "{logs}");
+    let nodes = [0, 1].map(|entry| cluster.field(&format!("{work}_{entry}"), "NodeList"));
+    assert!(nodes == ["n1", "n2"] || nodes == ["n2", "n1"], "{nodes:?}");
+    // What it was given, of what Slurm gives.
+    assert!(logs.contains("was told to end"), "{logs}");
+
+    // The collecting job ran after all, and says what a run by hand says.
+    assert_eq!(cluster.field(collect, "ExitCode"), "3:0", "{logs}");
+    let ran = archive.collect();
+    assert_eq!(ran.status.code(), Some(3), "{}{}", ran.stdout, ran.stderr);
+    for (entry, outputs) in archive.entries().iter().enumerate() {
+        let told = ran.stdout.contains(&format!("entry {entry}"));
+        assert_eq!(told, entry < 2, "{entry}: {}", ran.stdout);
+        assert_eq!(outputs.iter().all(|output| output.exists()), entry >= 2);
+    }
+    let log = std::fs::read_to_string(cluster.dir.join(format!("home/xdump-cut-collect-{collect}.log"))).unwrap();
+    assert!(log.contains("entry 0") && log.contains("entry 1"), "{log}");
+
+    let before = archive.cuts();
+    cluster.ask(&["scontrol", "requeue", &format!("{work}_0,{work}_1")]);
+    cluster.drain();
+    let ran = archive.collect();
+    assert_eq!(ran.status.code(), Some(0), "{}{}{}", ran.stdout, ran.stderr, cluster.logs());
+    archive.check();
+    // All of it once more does nothing.
+    cluster.ask(&[&submit, &archive.list, "--cpus-per-task=1", "--mem=512M"]);
+    cluster.drain();
+    let after = archive.cuts();
+    assert!(before.iter().all(|(path, file)| after[path] == *file));
+    archive.check();
+}
+
+/// What may pass is tried again by the template itself, so many times; what may not is not.
+#[test]
+fn slurm_tries_again_what_may_pass() {
+    let _alone = CPUS.lock();
+    let cluster = Cluster::start();
+    let archive = Archive::empty();
+    archive.link("good/vmcore", &dump().vmcore);
+    std::fs::create_dir_all(archive.top.join("dumps/bad")).unwrap();
+    // Xen's page tables are behind what is left.
+    std::fs::write(archive.top.join("dumps/bad/vmcore"), &std::fs::read(&dump().vmcore).unwrap()[..4 << 20]).unwrap();
+    assert!(archive.plan(&["--entries", "2"]).status.success());
+    let entries = archive.entries();
+    let good = entries.iter().position(|outputs| outputs[0].to_str().unwrap().contains("good")).unwrap();
+    let bad = 1 - good;
+
+    // Another process is at the good one.
+    let text = std::fs::read_to_string(&archive.list).unwrap();
+    let head: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    let pieces = archive.top.join("cuts/manifest.d");
+    std::fs::create_dir_all(&pieces).unwrap();
+    let lock = pieces.join(format!("{}-{good}.lock", head["id"].as_str().unwrap()));
+    let file = std::fs::File::create(lock).unwrap();
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let submit = |tries: &str| {
+        let script = format!("{DIST}/slurm/submit");
+        let mut command = cluster.command(&[&script, &archive.list, "--cpus-per-task=1", "--mem=512M"]);
+        let ran = run(command.env("XDUMP_CUT_TRIES", tries), LIMIT);
+        assert!(ran.status.success(), "{}", ran.stderr);
+        ran.stdout.split(' ').next().unwrap().to_owned()
+    };
+    let task = |job: &str, entry: usize| {
+        ["JobState", "ExitCode", "Restarts"].map(|field| cluster.field(&format!("{job}_{entry}"), field))
+    };
+    let job = submit("1");
+    cluster.drain();
+    assert_eq!(task(&job, good), ["FAILED", "3:0", "1"], "{}", cluster.logs());
+    assert_eq!(task(&job, bad), ["FAILED", "4:0", "0"], "{}", cluster.logs());
+    let logs = cluster.logs();
+    assert!(logs.contains("is tried again") && logs.contains("is not tried again: it was 1 times"), "{logs}");
+    assert_eq!(archive.collect().status.code(), Some(3));
+
+    let job = submit("3");
+    until("a try", || cluster.field(&format!("{job}_{good}"), "Restarts") == "1");
+    drop(file);
+    cluster.drain();
+    assert_eq!(task(&job, good)[..2], ["COMPLETED", "0:0"], "{}", cluster.logs());
+    // Nothing is missing that could be had.
+    let ran = archive.collect();
+    assert_eq!(ran.status.code(), Some(1), "{}{}", ran.stdout, ran.stderr);
+}
+
+/// The same list, on the same nodes by ssh, and on this machine; a worker is killed on its node.
+#[test]
+fn gnu_parallel_runs_a_list_by_ssh() {
+    let _alone = CPUS.lock();
+    let cluster = Cluster::start();
+    let archive = Archive::new(4);
+    let script = format!("{DIST}/parallel/xdump-cut-parallel");
+    std::fs::write(cluster.dir.join("home/nodes"), "n1\nn2\n").unwrap();
+    let version = cluster.ask(&["parallel", "--version"]);
+    assert!(version.starts_with("GNU parallel"), "{version}: apt-get install parallel");
+    let ran = std::thread::scope(|scope| {
+        let run = scope.spawn(|| cluster.run(&[&script, &archive.list, "nodes", "--threads", "1"]));
+        archive.wait_for(1);
+        let words = ["--work", &archive.list, "--threads", "1", "--index", "1"].map(str::to_owned);
+        let worker = processes().into_iter().find(|(_, args)| args.ends_with(&words) && args[1] == "bulk");
+        let killed = kill(worker.unwrap().0);
+        assert!(killed.status.success(), "{}", killed.stderr);
+        run.join().unwrap()
+    });
+    assert_eq!(ran.status.code(), Some(0), "{}{}", ran.stdout, ran.stderr);
+    archive.check();
+    // Host, status, and the entry.
+    let log = |n: u32| {
+        let text = std::fs::read_to_string(format!("{}.joblog.{n}", archive.list)).unwrap();
+        let line = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            [words[1], words[6], words[words.len() - 1]].map(str::to_owned)
+        };
+        text.lines().skip(1).map(line).collect::<Vec<_>>()
+    };
+    let first = log(0);
+    for host in ["n1", "n2"] {
+        assert!(first.iter().any(|[name, ..]| name == host), "{first:?}");
+    }
+    let statuses: BTreeMap<_, _> = first.iter().map(|[_, status, entry]| (entry.as_str(), status.as_str())).collect();
+    assert_eq!(statuses, BTreeMap::from([("0", "0"), ("1", "137"), ("2", "0"), ("3", "0")]));
+    let second = log(1);
+    assert!(second.len() == 1 && second[0][1..] == ["0", "1"], "{second:?}");
+
+    // And here, with nothing left to do; of a list that is none.
+    let ran = cluster.run(&[&script, &archive.list]);
+    assert_eq!(ran.status.code(), Some(0), "{}{}", ran.stdout, ran.stderr);
+    archive.check();
+    let ran = cluster.run(&[&script, "/etc/hosts"]);
+    assert!(ran.status.code() == Some(2) && ran.stderr.contains("is no work list"), "{}", ran.stderr);
+}
+
+/// All processes with their arguments.
+fn processes() -> Vec<(u32, Vec<String>)> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let args = |pid: u32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        Some((pid, text.split_terminator('\0').map(str::to_owned).collect()))
+    };
+    pids.filter_map(args).collect()
+}
+
+fn kill(pid: u32) -> Ran {
+    run(Command::new("kill").arg("-9").arg(pid.to_string()), LIMIT)
+}
+
+/// Kubernetes' own schemas take the Jobs.
+#[test]
+fn kubernetes_schemas_take_the_jobs() {
+    let files = ["plan", "work", "collect"].map(|name| format!("{DIST}/kubernetes/{name}.yaml"));
+    // The first version with all of it, and the last one known.
+    for version in ["1.29", "1.37"] {
+        let mut validate = Command::new(tool("kubernetes-validate"));
+        let ran = run(validate.args(["--strict", "--kubernetes-version", version]).args(&files), LIMIT);
+        assert!(ran.status.success(), "{}{}", ran.stdout, ran.stderr);
+        assert_eq!((ran.stdout + &ran.stderr).matches(" passed ").count(), 3);
+    }
+    // It looks at what it is given.
+    let wrong = folder("kubernetes").join("work.yaml");
+    let text = std::fs::read_to_string(&files[1]).unwrap();
+    std::fs::write(&wrong, text.replace("backoffLimitPerIndex", "backoffLimitByIndex")).unwrap();
+    let ran = run(Command::new(tool("kubernetes-validate")).arg("--strict").arg(&wrong), LIMIT);
+    assert!(!ran.status.success(), "{}{}", ran.stdout, ran.stderr);
+}
+
+/// What the containers would run, with what the kubelet puts into it, in a root with what they mount.
+#[test]
+fn kubernetes_containers_do_the_work() {
+    let _alone = CPUS.lock();
+    let root = folder("pod");
+    install(&root, "/usr/local");
+    for name in ["dumps/a", "dumps/b", "cuts"] {
+        std::fs::create_dir_all(root.join(name)).unwrap();
+    }
+    for name in ["a", "b"] {
+        std::fs::hard_link(&dump().vmcore, root.join("dumps").join(name).join("vmcore")).unwrap();
+    }
+    let pod = |name: &str, index: u32| {
+        let mut fill = Command::new(tool("kubernetes-python"));
+        fill.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engines/pod.py"));
+        let ran = run(fill.arg(format!("{DIST}/kubernetes/{name}.yaml")).arg(index.to_string()), LIMIT);
+        assert!(ran.status.success(), "{}", ran.stderr);
+        let pod: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        let mut words = vec!["/usr/bin/env".to_owned(), "PATH=/usr/local/bin".to_owned()];
+        let env = pod["env"].as_object().unwrap();
+        words.extend(env.iter().map(|(name, value)| format!("{name}={}", value.as_str().unwrap())));
+        words.extend(pod["words"].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()));
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        assert!(words.iter().all(|word| !word.contains("$(")), "{words:?}");
+        (in_root(&root, &dump().vmcore, &words), pod)
+    };
+    let (ran, _) = pod("plan", 0);
+    assert!(ran.status.success() && ran.stdout.contains("2 entries"), "{}{}", ran.stdout, ran.stderr);
+    let (ran, _) = pod("collect", 0);
+    assert_eq!(ran.status.code(), Some(3), "{}{}", ran.stdout, ran.stderr);
+    for index in [0, 1] {
+        let (ran, _) = pod("work", index);
+        assert!(ran.status.success(), "{}{}", ran.stdout, ran.stderr);
+    }
+    let (ran, _) = pod("collect", 0);
+    assert!(ran.status.success(), "{}{}", ran.stdout, ran.stderr);
+    for name in ["a", "b"] {
+        assert!(root.join("cuts").join(name).join("vmcore.kdump").exists());
+    }
+    // An index beyond the list is not tried again: nor is any other status that stays.
+    let (ran, pod) = pod("work", 2);
+    assert_eq!(ran.status.code(), Some(2), "{}{}", ran.stdout, ran.stderr);
+    let rules = pod["spec"]["podFailurePolicy"]["rules"].as_array().unwrap();
+    assert_eq!((rules[0]["action"].as_str(), rules[1]["action"].as_str()), (Some("Ignore"), Some("FailIndex")));
+    assert_eq!(rules[1]["onExitCodes"]["values"], serde_json::json!([1, 2, 4]));
+}
