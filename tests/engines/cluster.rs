@@ -17,7 +17,10 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn start() -> Self {
-        assert!(rustix::process::geteuid().is_root(), "slurmd and sshd of several nodes take root: run this test as root");
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "slurmd and sshd of several nodes take root: run this test as root"
+        );
         let tools = tool("kubernetes-validate").ancestors().nth(2).unwrap().to_path_buf();
         let engines = tools.join("engines/bin");
         assert!(engines.join("slurmctld").exists(), "Slurm is not at {}: run .ci/tools", engines.display());
@@ -31,7 +34,8 @@ impl Cluster {
             .unwrap();
         let mut said = String::new();
         BufReader::new(unshare.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", unshare.id())).unwrap_or_default();
+        let children =
+            std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", unshare.id())).unwrap_or_default();
         let path = format!("{}:/usr/bin:/usr/sbin:/bin:/sbin", engines.display());
         let cluster = Self { init: children.trim().to_owned(), unshare, path, dir };
         assert_eq!(said, "ready\n", "the nodes are not up; what they said is above");
@@ -41,11 +45,11 @@ impl Cluster {
     /// A program among the nodes, `xdump-cut` being this test's.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
+        command.arg(format!("--wd={}", self.dir.join("home").display()));
         command.args(["--target", &self.init, "--mount", "--pid", "--net", "--uts", "--ipc", "--"]).args(words);
         command.env_clear().env("PATH", &self.path).env("HOME", self.dir.join("home"));
         command.env("SLURM_CONF", self.dir.join("slurm.conf")).env("XDUMP_CUT", env!("CARGO_BIN_EXE_xdump-cut"));
         command.env("PARALLEL_SSH", format!("ssh -F {}", self.dir.join("ssh/config").display()));
-        command.current_dir(self.dir.join("home"));
         command
     }
 
