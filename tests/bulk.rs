@@ -199,7 +199,7 @@ fn a_tree_of_everything() {
     let core = archive.put("none/cut.kdump", cut());
     archive.put("none/README", b"what this is\n");
     archive.put("none/empty", b"");
-    archive.link("none/vmlinux", &fixture().vmlinux());
+    archive.link("none/vmlinux", fixture().vmlinux());
     let words = through("words.gz", "gzip", &["-c"], Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")));
     archive.link("none/words.gz", &words);
     std::os::unix::fs::symlink(&core, archive.top.join("in/none/link")).unwrap();

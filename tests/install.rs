@@ -45,9 +45,17 @@ fn install_puts_all_files_below_destdir() {
         ("usr/share/doc/xdump-cut/README.md", 0o644),
         ("usr/share/doc/xdump-cut/kdump-tools.conf", 0o644),
         ("usr/share/doc/xdump-cut/kdump-utils.conf", 0o644),
+        ("usr/share/doc/xdump-cut/kubernetes/collect.yaml", 0o644),
+        ("usr/share/doc/xdump-cut/kubernetes/plan.yaml", 0o644),
+        ("usr/share/doc/xdump-cut/kubernetes/work.yaml", 0o644),
         ("usr/share/doc/xdump-cut/opensuse-kdump", 0o644),
+        ("usr/share/doc/xdump-cut/parallel/xdump-cut-parallel", 0o755),
+        ("usr/share/doc/xdump-cut/slurm/collect.sbatch", 0o644),
+        ("usr/share/doc/xdump-cut/slurm/submit", 0o755),
+        ("usr/share/doc/xdump-cut/slurm/work.sbatch", 0o644),
         ("usr/share/fish/vendor_completions.d/xdump-cut.fish", 0o644),
         ("usr/share/man/man1/xdump-cut.1", 0o644),
+        ("usr/share/man/man7/xdump-cut-bulk.7", 0o644),
         ("usr/share/man/man7/xdump-cut-kdump.7", 0o644),
         ("usr/share/zsh/site-functions/_xdump-cut", 0o644),
     ]
@@ -130,7 +138,9 @@ fn the_debian_package_has_what_install_has() {
 #[test]
 fn man_pages_are_well_formed() {
     // What clap_mangen writes has paragraph macros too many, which are warnings.
-    for (page, least) in [("man/xdump-cut.1", "error"), ("man/xdump-cut-kdump.7", "warning")] {
+    for (page, least) in
+        [("man/xdump-cut.1", "error"), ("man/xdump-cut-kdump.7", "warning"), ("man/xdump-cut-bulk.7", "warning")]
+    {
         let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
         let lint = Command::new("mandoc").args(["-T", "lint", "-W", least]).arg(&page).output();
         let lint = lint.unwrap_or_else(|e| panic!("mandoc: {e}: run .ci/tools"));
@@ -141,7 +151,9 @@ fn man_pages_are_well_formed() {
 /// Capture kernels' small systems have no more than a POSIX shell.
 #[test]
 fn scripts_are_for_any_shell() {
-    for name in ["install", "makedumpfile/makedumpfile", "systemd/xdump-cut-saved"] {
+    let dist = ["install", "makedumpfile/makedumpfile", "systemd/xdump-cut-saved"];
+    let engines = ["slurm/submit", "slurm/work.sbatch", "slurm/collect.sbatch", "parallel/xdump-cut-parallel"];
+    for name in dist.iter().chain(&engines).chain(&["../tests/engines/cluster"]) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist").join(name);
         assert!(std::fs::read_to_string(&path).unwrap().starts_with("#!/bin/sh\n"));
         let check = Command::new("shellcheck").args(["-s", "sh"]).arg(&path).output();

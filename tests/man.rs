@@ -512,7 +512,7 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             ("xdump-cut check -q || alert", "The same for a monitoring script."),
         ],
     ),
-    ("SEE ALSO", &[("", "crash(8), drgn(1), gdb(1), makedumpfile(8), xdump-cut-kdump(7)")]),
+    ("SEE ALSO", &[("", "crash(8), drgn(1), gdb(1), makedumpfile(8), xdump-cut-bulk(7), xdump-cut-kdump(7)")]),
 ];
 
 fn page() -> String {
