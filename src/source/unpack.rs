@@ -141,11 +141,21 @@ impl Kind {
 struct Stream<'a> {
     source: &'a dyn ReadAt,
     at: u64,
+    /// What was told to be read soon ends here.
+    told: u64,
 }
+
+/// Bytes that storage is told of that is far away, at once and beforehand.
+const TOLD: u64 = 8 << 20;
 
 impl Read for Stream<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = (self.source.len().saturating_sub(self.at)).min(buf.len() as u64) as usize;
+        if self.source.is_far() && self.at + n as u64 + TOLD > self.told && self.told < self.source.len() {
+            let upto = (self.told + TOLD).min(self.source.len());
+            self.source.expect(std::slice::from_ref(&(self.told..upto)));
+            self.told = upto;
+        }
         self.source.read_exact_at(FileOffset(self.at), buf.get_mut(..n).unwrap_or_default())?;
         self.at += n as u64;
         Ok(n)
@@ -175,7 +185,8 @@ impl<'r> Packed<'r> {
         let all = usize::try_from(source.len()).ok().and_then(|len| source.slice(FileOffset(0), len));
         let kind = all.and_then(|_| Kind::of_storage(source).ok()).unwrap_or(Kind::Plain);
         let most = all.and_then(|all| pieces::plain_size(kind, all));
-        let packed = Self { least: source.len(), most, history, ..Self::stream(Box::new(Stream { source, at: 0 })) };
+        let packed =
+            Self { least: source.len(), most, history, ..Self::stream(Box::new(Stream { source, at: 0, told: 0 })) };
         match all.and_then(|all| Pieces::find(kind, all, options.threads)) {
             Some(pieces) => packed.within(kind, Box::new(pieces)),
             None => packed,
