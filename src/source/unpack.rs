@@ -141,11 +141,21 @@ impl Kind {
 struct Stream<'a> {
     source: &'a dyn ReadAt,
     at: u64,
+    /// What was told to be read soon ends here.
+    told: u64,
 }
+
+/// Bytes that storage is told of that is far away, at once and beforehand.
+const TOLD: u64 = 8 << 20;
 
 impl Read for Stream<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = (self.source.len().saturating_sub(self.at)).min(buf.len() as u64) as usize;
+        if self.source.is_far() && self.at + n as u64 + TOLD > self.told && self.told < self.source.len() {
+            let upto = (self.told + TOLD).min(self.source.len());
+            self.source.expect(std::slice::from_ref(&(self.told..upto)));
+            self.told = upto;
+        }
         self.source.read_exact_at(FileOffset(self.at), buf.get_mut(..n).unwrap_or_default())?;
         self.at += n as u64;
         Ok(n)
@@ -171,7 +181,7 @@ impl<'r> Packed<'r> {
 
     /// From storage, by this thread alone.
     pub(super) fn plainly(source: &'r dyn ReadAt) -> Self {
-        Self::stream(Box::new(Stream { source, at: 0 }))
+        Self::stream(Box::new(Stream { source, at: 0, told: 0 }))
     }
 
     /// From storage, by several threads if the outermost compression lets them.

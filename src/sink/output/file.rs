@@ -103,7 +103,7 @@ impl Target {
     /// that is.
     pub(super) fn finish(mut self, rename: bool) -> Result<String> {
         #[cfg(feature = "objects")]
-        if let (Some(object), Some(temporary)) = (self.object.take(), self.temporary.take()) {
+        if let Some((object, temporary)) = self.take_object() {
             return object.finish(&self.file, temporary, rename);
         }
         if !rename {
@@ -140,10 +140,16 @@ impl Target {
     /// Leaves what there is of a new file; where.
     pub(super) fn abandon(mut self) -> Option<String> {
         #[cfg(feature = "objects")]
-        if let (Some(object), Some(temporary)) = (self.object.take(), self.temporary.take()) {
+        if let Some((object, temporary)) = self.take_object() {
             return object.finish(&self.file, temporary, false).ok();
         }
         self.temporary.take().map(|path| path.display().to_string())
+    }
+
+    #[cfg(feature = "objects")]
+    fn take_object(&mut self) -> Option<(super::object::Object, PathBuf)> {
+        let object = self.object.take()?;
+        Some((object, self.temporary.take()?))
     }
 
     fn sync_file(&self) -> Result<()> {
