@@ -286,7 +286,9 @@ fn to_s3_as_to_a_file() {
     assert!(ran.stderr.contains("s3://dumps/short.kdump.incomplete has"), "{}", ran.stderr);
     assert!(store.file("short.kdump.incomplete").exists() && !store.file("short.kdump").exists());
     // Parts of it are answered with errors, and come all the same.
-    store.front.judge(|n, first| if first.starts_with("PUT") && n % 2 == 0 { Fate::Status(503) } else { Fate::Answered });
+    store
+        .front
+        .judge(|n, first| if first.starts_with("PUT") && n % 2 == 0 { Fate::Status(503) } else { Fate::Answered });
     store.cut(&["-f", "-d", "1", &vmcore, &url("large.kdump")]);
     assert!(store.front.failed() > 0);
     assert!(std::fs::read(store.file("large.kdump")).unwrap() == local("want-again", &["-d", "1"], Path::new(&vmcore)));
@@ -391,7 +393,10 @@ fn messages() {
     store.front.judge(|_, _| Fate::Answered);
     // Before anything is cut.
     let to = |out: &str, env: (&str, &str), status, words: &[&str]| {
-        let ran = run(store.command().env(env.0, env.1).args([&store.file("vmcore"), Path::new(out)]), Duration::from_secs(60));
+        let ran = run(
+            store.command().env(env.0, env.1).args([&store.file("vmcore"), Path::new(out)]),
+            Duration::from_secs(60),
+        );
         assert_eq!(ran.status.code(), Some(status), "{}", ran.stderr);
         words.iter().for_each(|word| assert!(ran.stderr.contains(word), "{word}: {}", ran.stderr));
         assert!(!ran.stderr.contains("writing pages"), "{}", ran.stderr);
@@ -407,10 +412,17 @@ fn messages() {
         for mut client in listener.incoming().flatten() {
             let mut asked = [0; 4096];
             let _ = io::Read::read(&mut client, &mut asked);
-            let _ = io::Write::write_all(&mut client, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nabcd");
+            let _ = io::Write::write_all(
+                &mut client,
+                b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nabcd",
+            );
         }
     });
-    said(store.command().arg(format!("http://127.0.0.1:{port}/vmcore")), 2, &["gives no ranges", "fetch the object first"]);
+    said(
+        store.command().arg(format!("http://127.0.0.1:{port}/vmcore")),
+        2,
+        &["gives no ranges", "fetch the object first"],
+    );
 }
 
 /// The functions of the library, in a process with the environment that they need.

@@ -41,6 +41,13 @@ impl<'d> Stop<'d> {
     }
 }
 
+impl Stop<'_> {
+    /// The number of the signal that came, when one has; 0 before.
+    pub(super) fn signal(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.signal)
+    }
+}
+
 impl Progress for Stop<'_> {
     fn stage(&self, name: &str, total: Option<u64>) {
         self.display.stage(name, total);

@@ -42,6 +42,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use unpack::{Kind, Packed};
 
 /// Reads the headers and notes of a dump, ELF or kdump-compressed, in one file or several, and offers its memory.
@@ -124,6 +125,8 @@ pub struct OpenOptions {
     pub threads: usize,
     /// Instead of threads of its own, those that several inputs share.
     pub pool: Option<Arc<rayon::ThreadPool>>,
+    /// Ends unpacking, with [`Error::Stopped`], when it is no longer 0.
+    pub stop: Option<Arc<AtomicUsize>>,
     /// Bytes, at most, that are kept of a compressed file that is read in place.
     pub cache: u64,
     /// Bytes of memory that may be taken for the input, if there is a limit.
@@ -139,7 +142,7 @@ impl OpenOptions {
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { no_mmap: false, tmp_dir: None, threads: 0, pool: None, cache: CACHE, memory: None }
+        Self { no_mmap: false, tmp_dir: None, threads: 0, pool: None, stop: None, cache: CACHE, memory: None }
     }
 }
 

@@ -22,6 +22,8 @@ use crate::units::FileOffset;
 #[cfg(feature = "packed")]
 use std::io::BufReader;
 use std::io::{self, Cursor, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Granularity of holes in the temporary file.
 pub(super) const BLOCK: usize = 64 << 10;
@@ -287,6 +289,18 @@ impl<'r> Packed<'r> {
     }
 
     fn copy(mut self, kind: Kind, most: u64, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
+        let Some(stop) = options.stop.clone() else { return self.copy_all(kind, most, options) };
+        self.input = Box::new(Until(std::mem::replace(&mut self.input, Box::new(io::empty())), Arc::clone(&stop)));
+        let done = self.copy_all(kind, most, options);
+        // What came so far is not all that there is.
+        if stop.load(Ordering::Relaxed) == 0 {
+            done
+        } else {
+            Err(Error::Stopped("while the input was unpacked".into()))
+        }
+    }
+
+    fn copy_all(mut self, kind: Kind, most: u64, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
         let told = self.most.or(Some(most).filter(|m| *m < u64::MAX));
         let mut out = Out::create(options.tmp_dir.as_deref(), self.least, told)?;
         if kind != Kind::Flat {
@@ -308,6 +322,15 @@ impl<'r> Packed<'r> {
         }
         // Where nothing was written is no zero.
         Ok(Box::new(Flat::with(mapped(file, options), index, self.history)))
+    }
+}
+
+/// A stream that ends when somebody says so.
+struct Until<'r>(Box<dyn Read + 'r>, Arc<AtomicUsize>);
+
+impl Read for Until<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.1.load(Ordering::Relaxed) == 0 { self.0.read(buf) } else { Err(io::ErrorKind::BrokenPipe.into()) }
     }
 }
 
@@ -432,6 +455,18 @@ mod tests {
         }
         let nothing = Packed::stream(Box::new(Failing(&[]))).spool(&OpenOptions::default()).err().unwrap();
         assert!(matches!(nothing, Error::Read { .. }), "{nothing}");
+    }
+
+    #[test]
+    fn who_is_told_to_stop_does() {
+        let plain = elf(1 << 20);
+        let packed = zstd::encode_all(&plain[..], 1).unwrap();
+        let stop = Arc::new(AtomicUsize::new(0));
+        let options = OpenOptions { stop: Some(Arc::clone(&stop)), ..OpenOptions::default() };
+        let spool = || Packed::stream(Box::new(&packed[..])).spool(&options);
+        assert_eq!(spool().unwrap().len(), 1 << 20);
+        stop.store(15, Ordering::Relaxed);
+        assert!(matches!(spool(), Err(Error::Stopped(_))));
     }
 
     #[test]

@@ -32,7 +32,7 @@ fn done(args: &BulkArgs) -> Result<Exit> {
     let watch = Watcher::new(args, &stop);
     if let Some(path) = &args.collect {
         let list = List::read(path)?;
-        let summary = bulk::collect(&settings(args, Some(&list))?, &list, &watch)?;
+        let summary = bulk::collect(&settings(args, &stop, Some(&list))?, &list, &watch)?;
         return tell(args, &summary);
     }
     if args.index.is_some() && args.work.is_none() {
@@ -40,11 +40,11 @@ fn done(args: &BulkArgs) -> Result<Exit> {
     }
     if let (Some(path), Some(index)) = (&args.work, args.index) {
         let list = List::read(path)?;
-        let summary = bulk::work(&settings(args, Some(&list))?, &list, index, &watch)?;
+        let summary = bulk::work(&settings(args, &stop, Some(&list))?, &list, index, &watch)?;
         watch.finish();
         return tell(args, &summary);
     }
-    let settings = settings(args, None)?;
+    let settings = settings(args, &stop, None)?;
     let Some(path) = &args.plan else {
         let summary = bulk::run(&settings, &args.sources, &watch)?;
         watch.finish();
@@ -55,7 +55,7 @@ fn done(args: &BulkArgs) -> Result<Exit> {
     Ok(if summary.trouble.inputs > 0 { Exit::Trouble } else { Exit::Success })
 }
 
-fn settings(args: &BulkArgs, list: Option<&List>) -> Result<Settings> {
+fn settings(args: &BulkArgs, stop: &Stop<'_>, list: Option<&List>) -> Result<Settings> {
     let after = match &args.move_to {
         Some(folder) => After::Move(folder.clone()),
         None if args.delete_source => After::Delete,
@@ -84,7 +84,12 @@ fn settings(args: &BulkArgs, list: Option<&List>) -> Result<Settings> {
         wish,
         out,
         manifests,
-        open: OpenOptions { no_mmap: args.no_mmap, tmp_dir: args.tmp_dir.clone(), ..OpenOptions::default() },
+        open: OpenOptions {
+            no_mmap: args.no_mmap,
+            tmp_dir: args.tmp_dir.clone(),
+            stop: Some(stop.signal()),
+            ..OpenOptions::default()
+        },
         threads: args.threads.unwrap_or(0),
         memory: args.limits.memory,
         jobs: args.jobs,
