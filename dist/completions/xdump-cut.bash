@@ -165,13 +165,17 @@ _xdump__cut() {
             return 0
             ;;
         xdump__cut__subcmd__bulk)
-            opts="-d -E -z -c -l -p -f -j -q -h --out --plan --entries --work --index --collect --domain --dump-level --exclude --require-level --format --compress --verify --digest --strict --force --retry --follow --move --delete-source --jobs --threads --memory --timeout --progress --report --quiet --no-mmap --tmp-dir --help"
+            opts="-d -E -z -c -l -p -f -j -q -h --out --manifest --plan --entries --work --index --collect --domain --dump-level --exclude --require-level --format --compress --verify --digest --strict --force --retry --follow --move --delete-source --jobs --threads --memory --timeout --progress --report --quiet --no-mmap --tmp-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --out)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --manifest)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -97,6 +97,7 @@ complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand mount" -l split -d '
 complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand mount" -l no-mmap -d 'Read the dump instead of mapping it'
 complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand mount" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand bulk" -l out -d 'The folder of the cuts, made if need be. A dump a/vmcore below SRC becomes DIR/a/vmcore.kdump (.elf, .elf.zst, .core); with several SRC, below the last name of each. It may be within SRC' -r -F
+complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand bulk" -l manifest -d 'The folder of manifest.jsonl and manifest.d. The default is DIR; one is needed if DIR is a URL' -r -F
 complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand bulk" -l plan -d 'Write the work list LIST, of what would be done, and do nothing of it: entries of about the same expected cost, for a Slurm array job, a Kubernetes indexed Job or GNU parallel. Prints how many entries it has' -r -F
 complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand bulk" -l entries -d 'How many entries; the default is as many as keep each near the cost of the most expensive dump, 1000 at most' -r
 complete -c xdump-cut -n "__fish_xdump_cut_using_subcommand bulk" -l work -d 'Do one entry of LIST, as LIST says. What is done already is left; two runs of one entry exclude each other' -r -F
