@@ -178,7 +178,7 @@ mod tests {
         let task = |(n, size): (usize, &u64)| Task {
             files: vec![Identity { path: Name(format!("/in/{n}").into()), size: *size << 30, ..Identity::default() }],
             output: format!("{n}.kdump").into(),
-            layers: Vec::new(),
+            weight: 1,
         };
         sizes.iter().enumerate().map(task).collect()
     }

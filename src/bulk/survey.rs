@@ -16,8 +16,8 @@ pub struct Task {
     pub files: Vec<Identity>,
     /// Its output, below the folder of all outputs.
     pub output: PathBuf,
-    /// What it is wrapped in, from the outside to the inside.
-    pub layers: Vec<String>,
+    /// How many times more a byte of it costs than one of a plain ELF file.
+    pub weight: u64,
 }
 
 impl Task {
@@ -31,22 +31,27 @@ impl Task {
         self.files.iter().map(|f| f.size).sum()
     }
 
-    /// What a cut of it is expected to cost, in bytes that a cut in place reads in the time. Unpacking costs more, by what `tests/bulk.rs`
-    /// and `benches/README.md` have of each compression.
+    /// What a cut of it is expected to cost, in bytes of a plain ELF file that is cut in the time.
     pub fn cost(&self) -> u64 {
-        let factor = self.layers.iter().map(|layer| match layer.as_str() {
-            "xz" => 60,
-            "bzip2" => 80,
-            "gzip" => 12,
-            "zstd" | "lz4" => 8,
-            _ => 1,
-        });
-        self.bytes().saturating_mul(factor.max().unwrap_or(1)).saturating_add(LEAST_COST)
+        self.bytes().saturating_mul(self.weight.max(1)).saturating_add(LEAST_COST)
     }
 }
 
 /// What any dump costs, however small.
 const LEAST_COST: u64 = 32 << 20;
+
+/// How many times more a byte of a file costs, by what it is wrapped in (`benches/README.md`, "What an archive costs").
+fn weight(looks: &Looks) -> u64 {
+    let of = |layer: &String| match layer.as_str() {
+        "bzip2" => 300,
+        "xz" => 200,
+        "gzip" => 50,
+        "zstd" => 40,
+        "lz4" => 25,
+        _ => 1,
+    };
+    looks.layers.iter().map(of).chain(looks.packed.then_some(25)).max().unwrap_or(1)
+}
 
 /// All inputs.
 #[derive(Debug, Default)]
@@ -96,13 +101,15 @@ pub fn survey(found: Tree, settings: &Settings, known: &Manifest) -> Result<Surv
     let mut parts = Vec::new();
     for (looks, path, identity, mirror) in looks {
         match looks {
-            Ok(Looks { layers, part: None }) => {
-                let output = tree::output(&mirror, suffix);
-                all.tasks.push(Task { files: vec![identity], output, layers });
-            }
-            Ok(Looks { layers, part: Some((dump, range)) }) => {
+            Ok(looks) => {
+                let weight = weight(&looks);
+                let Some((dump, range)) = looks.part else {
+                    let output = tree::output(&mirror, suffix);
+                    all.tasks.push(Task { files: vec![identity], output, weight });
+                    continue;
+                };
                 let folder = path.parent().map(Path::to_owned).unwrap_or_default();
-                parts.push(Part { of: (folder, dump), range, identity, mirror, layers });
+                parts.push(Part { of: (folder, dump), range, identity, mirror, weight });
             }
             Err(e) => {
                 let record = Record { files: vec![identity], ..other(settings, &path, Status::of(&e), e.to_string()) };
@@ -131,7 +138,7 @@ struct Part {
     range: (u64, u64),
     identity: Identity,
     mirror: PathBuf,
-    layers: Vec<String>,
+    weight: u64,
 }
 
 /// Puts parts of one dump together: those of one folder that say so, and are of other pages each.
@@ -144,11 +151,10 @@ fn join(mut parts: Vec<Part>, suffix: &str) -> Vec<Task> {
             Some((_, end, task)) => {
                 *end = part.range.1;
                 task.files.push(part.identity);
-                task.layers.extend(part.layers);
             }
             None => {
                 let output = tree::output(&part.mirror, suffix);
-                let task = Task { files: vec![part.identity], output, layers: part.layers };
+                let task = Task { files: vec![part.identity], output, weight: part.weight };
                 sets.push((part.of, part.range.1, task));
             }
         }

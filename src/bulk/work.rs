@@ -155,7 +155,8 @@ pub fn work(settings: &Settings, list: &List, index: usize, watch: &dyn Watch) -
             }
         };
         let known = [&manifest, &all].into_iter().filter_map(|m| m.of(task.input()));
-        let mut known = known.filter(|r| r.files == task.files && r.output.as_ref() == Some(&dump.output));
+        let there = |r: &Record| r.status != Status::Done || r.output.as_ref() == Some(&dump.output);
+        let mut known = known.filter(|r| r.files == task.files && there(r));
         match known.find(|r| r.is_settled(&settings.wish, &outputs, settings.retry)) {
             Some(record) => summary.add(record, true),
             None => tasks.push(task),
@@ -181,7 +182,7 @@ fn done_and_gone(dump: &Dump, manifest: &Manifest, settings: &Settings, outputs:
 
 fn identify(dump: &Dump) -> Result<Task> {
     let files = dump.files.iter().map(|f| Identity::of(f.as_ref())).collect::<Result<_>>()?;
-    Ok(Task { files, output: dump.output.0.clone(), layers: Vec::new() })
+    Ok(Task { files, output: dump.output.0.clone(), weight: 1 })
 }
 
 /// Merges the manifests of a list's entries, and tells what is missing.

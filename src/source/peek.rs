@@ -17,6 +17,8 @@ use std::path::Path;
 pub struct Looks {
     /// What it is wrapped in, from the outside to the inside: `gzip`, `flattened`.
     pub layers: Vec<String>,
+    /// Whether its pages are compressed, each by itself.
+    pub packed: bool,
     /// Of a file of a split dump: what it has in common with the others, and its PFNs, first and one more than the last.
     pub part: Option<(Vec<u8>, (u64, u64))>,
 }
@@ -41,19 +43,20 @@ fn look(source: &dyn ReadAt) -> Result<Looks> {
     if layers.last().is_some_and(|l| l == flat::LAYER) {
         head = flattened(&head);
     }
+    let elf = |layers| Looks { layers, packed: false, part: None };
     if !head.starts_with(kdump::SIGNATURE) {
         return match Vmcore::parse(&head) {
             // More program headers than were read.
-            Err(Error::Damaged { .. }) if head.len() >= HEAD => Ok(Looks { layers, part: None }),
+            Err(Error::Damaged { .. }) if head.len() >= HEAD => Ok(elf(layers)),
             // Where a flattened stream has its headers last.
-            Err(Error::NotElf { .. }) if layers.iter().any(|l| l == flat::LAYER) => Ok(Looks { layers, part: None }),
+            Err(Error::NotElf { .. }) if layers.iter().any(|l| l == flat::LAYER) => Ok(elf(layers)),
             Err(e) => Err(e),
-            Ok(_) => Ok(Looks { layers, part: None }),
+            Ok(_) => Ok(elf(layers)),
         };
     }
     let header = Header::read(&head)?;
     let same = [&header.machine[..], &header.max_mapnr.to_le_bytes(), &header.level.to_le_bytes()].concat();
-    Ok(Looks { layers, part: header.split.map(|range| (same, range)) })
+    Ok(Looks { layers, packed: header.codecs != 0, part: header.split.map(|range| (same, range)) })
 }
 
 /// What the first records of a stream write to the first bytes of the file.
