@@ -186,7 +186,10 @@ impl Shared {
         match fate {
             Fate::Status(status) => {
                 let text = "<Error><Code>SlowDown</Code><Message>as the test wants it</Message></Error>";
-                let answer = format!("HTTP/1.1 {status} No\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len());
+                let answer = format!(
+                    "HTTP/1.1 {status} No\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+                    text.len()
+                );
                 return client.write_all(answer.as_bytes()).ok();
             }
             Fate::Dropped => return client.shutdown(Shutdown::Both).ok(),
