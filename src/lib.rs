@@ -30,6 +30,7 @@
 //! | [`mod@map`] | draws the machine's memory by owner |
 //! | [`bulk`] | archives: trees of dumps, what became of each, and work lists for many machines |
 //! | [`check`] | before any crash: whether this host would give a good dump |
+//! | [`objects`] | dumps by URL (feature `objects`): stores, what servers say, uploads |
 //! | [`cli`] | the command |
 //!
 //! Arrows run downwards only; [`cut`](mod@cut) joins them, [`report`] and [`info`] tell, [`log`](mod@log) prints what kernels and
@@ -104,6 +105,11 @@
 //! **Compressed files**, by their first bytes: zstd `28 b5 2f fd`, gzip `1f 8b 08`, xz `fd 37 7a 58 5a 00`, bzip2 `BZh`, lz4
 //! `04 22 4d 18`, or `02 21 4c 18` as it once was; `5x 2a 4d 18` begins what zstd and lz4 skip. zstd with a seek table (`b1 ea 92 8f` at the end), or of small frames that tell their sizes, is read in
 //! place; the others are unpacked into a sparse temporary file, as far as the headers of what is in them reach.
+//!
+//! **Objects** (`source::remote`): blocks of 32 KiB around a structure that is read; more and more of a table that is read on; and
+//! the pages of each chunk that the writer takes in hand, joined over gaps of 32 KiB at most, before a worker wants them. Each
+//! answer must have the ETag of the first. What cannot be had after all tries is an error of the whole cut
+//! ([`source::History::came_through`]), never a missing page.
 //!
 //! # What is written
 //!

@@ -54,6 +54,7 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
                   zero pages can be left out besides. What needs the full dump (--layout machine, --xen-syms, another \
                   domain) is refused. info tells what a cut is, log prints its kernel's log.",
             ),
+            ("a URL", "s3://BUCKET/NAME, gs://BUCKET/NAME, http:// or https://: see OBJECTS."),
             (
                 "-",
                 "Standard input, in any of these forms. From a pipe it goes into the temporary file, rearranged if it is \
@@ -401,6 +402,45 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
                 "",
                 "Without root, Xen cannot be asked: reservation and loaded are unknown. What a disk or a driver does in the \
                   capture kernel, only a crash shows; have one, once, when it does no harm: xl debug-keys C.",
+            ),
+        ],
+    ),
+    (
+        "OBJECTS",
+        &[
+            (
+                "",
+                "Programs that were built with the feature objects take URLs where a dump or an output is named. The server must \
+                  give ranges. Only those that are needed are fetched: blocks around Xen's and the kernel's structures, and \
+                  the pages that stay. The report tells how much. Dumps in zstd with a seek table are read so too; those in \
+                  other wrappers are fetched once as a whole, and unpacked as they come (--tmp-dir). Holes of a sparse file \
+                  are not known of objects, and -d 31 fetches least. ELF and elf.zst read the pages twice; what was kept in memory \
+                  (256 MiB, or what --memory leaves) is not fetched again.",
+            ),
+            (
+                "",
+                "Requests that fail are made again, with pauses, for up to three minutes. If that does not help, or the object \
+                  changes while it is read, nothing is written, and the status is 3.",
+            ),
+            (
+                "output",
+                "To s3:// and gs:// only, each format, with --split N and --all-domains too. It is written to a private file first \
+                  (--tmp-dir), and put into the store in parts when it is complete: the object appears as a whole or not at all, one that \
+                  ends early as NAME.incomplete. If the server refuses in the end, the private file stays, and it is said where. \
+                  Whether the name is free is looked at before the cut and behind it; only of objects up to 8 MiB the server itself \
+                  decides.",
+            ),
+            (
+                "s3://",
+                "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION; AWS_SKIP_SIGNATURE=true for objects that anybody may \
+                  read; AWS_ENDPOINT_URL for another server than Amazon's, and AWS_ALLOW_HTTP=true if its address begins with http://. \
+                  Without keys, those of the machine or the container are asked for.",
+            ),
+            ("gs://", "GOOGLE_SERVICE_ACCOUNT, or GOOGLE_APPLICATION_CREDENTIALS: the file of who asks."),
+            (
+                "http://, https://",
+                "Any server; a signed URL will do, and what is behind its ? is shown nowhere. A proxy is taken from HTTPS_PROXY and \
+                  HTTP_PROXY.",
             ),
         ],
     ),

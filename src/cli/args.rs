@@ -92,11 +92,11 @@ pub enum Command {
 #[derive(Clone, Debug, clap::Args)]
 pub struct Cut {
     /// The dump: ELF or kdump-compressed, flattened or not, or a file of xl dump-core; within zstd, gzip, xz, lz4 or bzip2 or
-    /// not; a file, a block device, /proc/vmcore, or - for standard input.
+    /// not; a file, a block device, /proc/vmcore, a URL (s3://, gs://, http://, https://), or - for standard input.
     #[arg(required = true)]
     pub vmcore: Option<PathBuf>,
     /// The file to write, or with --all-domains the folder; - is standard output, flattened. A file is written as
-    /// OUT.incomplete, synced and renamed.
+    /// OUT.incomplete, synced and renamed; s3:// and gs:// name objects.
     #[arg(required_unless_present_any = ["split", "dry_run", "flatten", "dump_dmesg"])]
     pub out: Option<PathBuf>,
     /// With --split: the further parts stand between VMCORE and OUT.

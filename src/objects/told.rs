@@ -33,10 +33,11 @@ pub(crate) fn told(url: &str, e: &StoreError) -> io::Error {
         StoreError::NotSupported { .. } => {
             (io::ErrorKind::Unsupported, format!("the server gives no ranges ({said}); fetch the object first"))
         }
-        _ => match of_system(e) {
-            Some(inner) => (inner.kind(), format!("{said}; is that the server? {}", endpoint(url))),
-            None => (io::ErrorKind::Other, said),
-        },
+        _ if status(e).is_some() => (io::ErrorKind::Other, said),
+        _ => {
+            let kind = of_system(e).map_or(io::ErrorKind::Other, io::Error::kind);
+            (kind, format!("{said}; {}", endpoint(url)))
+        }
     };
     io::Error::new(kind, text)
 }
@@ -44,9 +45,9 @@ pub(crate) fn told(url: &str, e: &StoreError) -> io::Error {
 /// Where the server's address comes from.
 fn endpoint(url: &str) -> &'static str {
     match url.split_once("://").map(|u| u.0) {
-        Some("s3") => "AWS_ENDPOINT_URL and AWS_REGION name it, and one of http:// needs AWS_ALLOW_HTTP=true",
-        Some("gs") => "GOOGLE_SERVICE_ACCOUNT can name another",
-        _ => "The URL names it",
+        Some("s3") => "AWS_ENDPOINT_URL and AWS_REGION name the server, and one of http:// needs AWS_ALLOW_HTTP=true",
+        Some("gs") => "the file that GOOGLE_SERVICE_ACCOUNT names can name another server",
+        _ => "is that the server?",
     }
 }
 
@@ -71,18 +72,26 @@ fn of_system(e: &StoreError) -> Option<&io::Error> {
     all.find_map(|e| e.downcast_ref::<io::Error>().filter(|e| e.raw_os_error().is_some()))
 }
 
+/// It, and what is behind it.
+fn chain(e: &StoreError) -> Vec<String> {
+    std::iter::successors(e.source(), |e| (*e).source()).map(ToString::to_string).collect()
+}
+
+/// The server's answer, if there was one that is an error: its status, and its text.
+fn status(e: &StoreError) -> Option<String> {
+    chain(e).iter().rev().find_map(|text| Some(text.split_once("non-2xx status code: ")?.1.to_owned()))
+}
+
 /// What the server said, or the innermost error, without URLs, which may have secrets in them.
 fn words(e: &StoreError) -> String {
-    let chain: Vec<String> = std::iter::successors(e.source(), |e| (*e).source()).map(ToString::to_string).collect();
-    let status = chain.iter().rev().find_map(|text| text.split_once("non-2xx status code: "));
-    let text = match status {
-        Some((_, answer)) => {
-            let (status, body) = answer.split_once(": ").unwrap_or((answer, ""));
+    let text = match status(e) {
+        Some(answer) => {
+            let (status, body) = answer.split_once(": ").unwrap_or((answer.as_str(), ""));
             let code = [tag(body, "Code"), tag(body, "Message")].into_iter().flatten().collect::<Vec<_>>().join(": ");
             if code.is_empty() { status.to_owned() } else { format!("{status}, {code}") }
         }
         // Outer ones have the URL in them.
-        None => chain.last().cloned().unwrap_or_else(|| e.to_string()),
+        None => chain(e).last().cloned().unwrap_or_else(|| e.to_string()),
     };
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MOST).collect();
     text.trim().to_owned()

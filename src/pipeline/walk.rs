@@ -124,12 +124,17 @@ impl<'a> Walker<'a> {
     /// The chunks of the plan, as [`chunks`], for those who visit them soon and in this order, or only their pages of a rank.
     /// Storage that is far away is told of each chunk when it is taken.
     pub fn chunks(&self, rank: Option<Rank>) -> impl Iterator<Item = Chunk> {
-        let far = self.mem.source().is_far();
+        let far = self.is_far();
         chunks(self.plan).inspect(move |chunk| {
             if far {
                 self.expect(*chunk, rank);
             }
         })
+    }
+
+    /// Whether its pages are read from far away.
+    pub fn is_far(&self) -> bool {
+        self.mem.source().is_far()
     }
 
     /// Tells storage that is far away of a chunk that will be visited soon.

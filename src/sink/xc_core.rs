@@ -235,6 +235,7 @@ pub fn write(
     let pages = Pages { walker, out, start: layout.place(".xen_pages"), lost: Mutex::default() };
     let zero = crew.install(|| {
         let write = |chunk: &Chunk| {
+            walker.expect(*chunk, None);
             let zero = pages.write(*chunk)?;
             advance(progress, chunk.pages)?;
             Ok(zero)

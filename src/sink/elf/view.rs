@@ -7,6 +7,7 @@ use crate::source::ReadAt;
 use crate::source::holes::Holes;
 use crate::units::{FileOffset, PAGE_BYTES, PAGE_SIZE};
 use std::io;
+use std::ops::Range;
 
 /// The bytes that an ELF vmcore of a plan has.
 #[derive(Debug)]
@@ -109,5 +110,25 @@ impl ReadAt for View<'_, '_> {
 
     fn holes(&self) -> &Holes {
         Holes::none()
+    }
+
+    fn is_far(&self) -> bool {
+        self.walker.is_far()
+    }
+
+    fn expect(&self, ranges: &[Range<u64>]) {
+        let head = self.layout.head.len() as u64;
+        for range in ranges {
+            let (mut page, end) =
+                (range.start.saturating_sub(head) / PAGE_BYTES, range.end.saturating_sub(head).div_ceil(PAGE_BYTES));
+            while let Some(stretch) = self.layout.at(page).filter(|_| page < end) {
+                let index = stretch.first + (page - stretch.place);
+                let room = (stretch.pages - (page - stretch.place)).min(CHUNK - index % CHUNK);
+                let count = room.min(end - page);
+                let Some(chunk) = self.chunks.get((index / CHUNK) as usize) else { break };
+                self.walker.expect(chunk.part(index % CHUNK, count), None);
+                page += count;
+            }
+        }
     }
 }
