@@ -432,6 +432,60 @@ fn messages() {
 }
 
 /// The functions of the library, in a process with the environment that they need.
+/// An archive in a store, cut into the store: what is there is left, and no object is fetched to know that.
+#[test]
+fn archives() {
+    let store = Store::new("archive");
+    let dump = synthetic();
+    for folder in ["in/a", "in/b/c"] {
+        std::fs::create_dir_all(store.file(folder)).unwrap();
+    }
+    store.put("in/a/vmcore", &dump);
+    store.put("in/b/c/seekable.zst", &seekable(&std::fs::read(&fixture().vmcore).unwrap(), 128 << 10));
+    store.put("in/b/words", b"no dump at all");
+    let small = local("archive.small", &["-q", "-f"], &store.file("in/a/vmcore"));
+    let real = local("archive.real", &["-q", "-f"], &fixture().vmcore);
+    let manifests = scratch().join("archive-manifests");
+    let (top, to) = (url("in"), url("in/cuts"));
+    let bulk = |options: &[&str]| {
+        let fixed = ["bulk", "--report", "json", "--manifest", text(&manifests), &top, "--out", &to];
+        let before = store.front.bytes();
+        let summary: serde_json::Value = serde_json::from_str(&store.cut(&[&fixed[..], options].concat())).unwrap();
+        let count = |what: &str| summary[what]["inputs"].as_u64().unwrap();
+        (count("cut"), count("before"), count("left"), store.front.bytes() - before)
+    };
+    let (cut, _, left, first) = bulk(&[]);
+    assert_eq!((cut, left), (2, 1));
+    for (name, want) in [("a/vmcore", &small), ("b/c/seekable.zst", &real)] {
+        assert!(std::fs::read(store.file(&format!("in/cuts/{name}.kdump"))).unwrap() == *want, "{name}");
+    }
+    let (cut, before, left, again) = bulk(&[]);
+    assert_eq!((cut, before, left), (0, 2, 1));
+    assert!(again < 100_000 && again < first / 100, "{again} bytes to see that all is done, {first} to do it");
+    std::fs::remove_file(store.file("in/cuts/a/vmcore.kdump")).unwrap();
+    assert_eq!(bulk(&[]).0, 1);
+    // Somebody's object.
+    store.put("in/a/new", &dump);
+    store.put("in/cuts/a/new.kdump", b"mine");
+    let ran = store.run(&["bulk", "-q", "--manifest", text(&manifests), &top, "--out", &to]);
+    assert_eq!(ran.status.code(), Some(1), "{}", ran.stderr);
+    assert!(std::fs::read(store.file("in/cuts/a/new.kdump")).unwrap() == b"mine" && ran.stderr.contains("exists"));
+    // By a list; files of this machine into the store.
+    let (list, own) = (scratch().join("archive-list"), url("own"));
+    let dumps = scratch().join("archive-own");
+    std::fs::create_dir_all(&dumps).unwrap();
+    std::fs::write(dumps.join("vmcore"), &dump).unwrap();
+    let plan = ["bulk", "-q", "--manifest", text(&manifests), "--plan", text(&list), text(&dumps), "--out", &own];
+    assert!(store.run(&plan).status.success());
+    assert_eq!(store.run(&["bulk", "-q", "--collect", text(&list)]).status.code(), Some(3));
+    store.cut(&["bulk", "-q", "--work", text(&list), "--index", "0"]);
+    store.cut(&["bulk", "-q", "--collect", text(&list)]);
+    assert!(std::fs::read(store.file("own/vmcore.kdump")).unwrap() == small);
+    for wrong in [&["--out", &to][..], &["--out", text(&dumps), "--delete-source"]] {
+        assert_eq!(store.run(&[&["bulk", &top][..], wrong].concat()).status.code(), Some(2), "{wrong:?}");
+    }
+}
+
 #[test]
 fn the_library_lists_reads_and_writes() {
     let store = Store::new("library");
