@@ -197,7 +197,8 @@ fn from_s3_as_from_a_file() {
     let packed = seekable(&std::fs::read(&fixture().vmcore).unwrap(), 128 << 10);
     let plain = synthetic();
     // The server sums all of an object up for each request, which takes its time: not each with each.
-    let cases: [(&str, &[u8], &[&[&str]]); 3] = [
+    type Case<'c> = (&'c str, &'c [u8], &'c [&'c [&'c str]]);
+    let cases: [Case<'_>; 3] = [
         ("vmcore.zst", &packed, &[&["-d", "31"], &["-d", "1"]]),
         ("synthetic", &plain, &[&["-d", "31", "-E"]]),
         ("synthetic.zst", &seekable(&plain, 32 << 10), &[&["-d", "1", "-E"], &["-d", "31"], &["-d", "1"]]),
