@@ -217,8 +217,8 @@ fn exists(path: &Path) -> Result<bool> {
     let Some(url) = objects::url(path) else { return Ok(path.symlink_metadata().is_ok()) };
     match objects::head(url) {
         Ok(_) => Ok(true),
-        Err(e) if e.kind() == Kind::Trouble => Err(e),
-        Err(_) => Ok(false),
+        Err(Error::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
     }
 }
 
