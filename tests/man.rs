@@ -321,6 +321,11 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
                   the name of its input with .kdump (.elf, .elf.zst, .core) behind it, in the same place below DIR.",
             ),
             (
+                "URLs",
+                "SRC may be s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, and so may DIR; its manifest is in --manifest FOLDER then. An object's \
+                  digest is its ETag, so that nothing of it is fetched to see that it is done (feature objects).",
+            ),
+            (
                 "DIR/manifest.jsonl",
                 "For each input the last line with its name counts: files (path, size, mtime in nanoseconds since 1970, and digest, \
                   BLAKE3 of the first and the last 64 KiB, of each), status, reason, output below DIR and its bytes, options, \
