@@ -424,7 +424,7 @@ fn sources_go_when_all_is_well() {
     let manifest = archive.manifest();
     assert!(manifest["0/vmcore"]["figures"]["verified"].as_u64() > Some(0));
     assert!(manifest["0/vmcore"]["source"]["moved"].as_str().unwrap().ends_with("away/0"), "{}", manifest["0/vmcore"]);
-    assert!(manifest["damaged"]["kept_because"].as_str().unwrap().contains("could not be had"));
+    assert!(manifest["damaged"]["kept_because"].as_str().unwrap().contains("not in it"));
     // What was cut before, and stayed, goes if that is wanted now; a file that has the same name as one before it, too.
     std::fs::remove_file(&damaged).unwrap();
     archive.link("0/vmcore", &fixture().vmcore);
@@ -433,6 +433,56 @@ fn sources_go_when_all_is_well() {
     let summary = archive.summary(&["--delete-source"], 0);
     assert_eq!((count(&summary, "cut"), count(&summary, "before")), (0, 1), "{summary:#}");
     assert!(!archive.top.join("in/0/vmcore").exists() && fixture().vmcore.exists());
+}
+
+/// The cut of a dump that is gone is all that is left of it: another dump of the same name does not take its place.
+#[test]
+fn what_is_left_of_a_dump_that_is_gone_stays() {
+    let archive = Archive::new("reused");
+    archive.link("vmcore", &fixture().vmcore);
+    archive.summary(&["--delete-source"], 0);
+    let left = archive.out().join("vmcore.kdump");
+    let other = makedumpfile(&fixture().vmcore, "reused.kd", &["-X", "-c", "-d", "1"]);
+    archive.link("vmcore", &other);
+    for _ in 0..2 {
+        let summary = archive.summary(&["-d", "1"], 4);
+        assert_eq!(count(&summary, "refused"), 1, "{summary:#}");
+        assert!(summary["failures"][0]["reason"].as_str().unwrap().contains("which is gone"), "{summary:#}");
+        assert!(std::fs::read(&left).unwrap() == cut());
+        assert_eq!(archive.manifest()["vmcore"]["source"], "deleted");
+    }
+    archive.summary(&["-d", "1", "-f"], 0);
+    assert!(std::fs::read(&left).unwrap() != cut());
+    // A folder of done dumps below the sources is none of them, and the sources are not their own output.
+    let below = archive.top.join("in/done");
+    archive.link("a/vmcore", &fixture().vmcore);
+    for cuts in [2, 0] {
+        let summary = archive.summary(&["--move", below.to_str().unwrap()], if cuts > 0 { 0 } else { 4 });
+        assert_eq!(count(&summary, "cut"), cuts, "{summary:#}");
+    }
+    assert!(below.join("a/vmcore").exists() && below.join("vmcore").exists());
+    let mut onto = Command::new(env!("CARGO_BIN_EXE_xdump-cut"));
+    let ran = run(onto.arg("bulk").arg(archive.top.join("in")).arg("--out").arg(archive.top.join("in")), LIMIT);
+    assert_eq!(ran.status.code(), Some(2), "{}", ran.stderr);
+}
+
+/// A part of a split dump that comes late makes it whole.
+#[test]
+fn parts_may_come_late() {
+    let archive = Archive::new("late");
+    let [a, b, c] = split(&fixture().vmcore);
+    archive.link("dump.1", &a);
+    archive.link("dump.3", &c);
+    archive.summary(&[], 0);
+    assert!(
+        archive.outputs()["dump.1.kdump"] != cut()
+            && archive.manifest()["dump.1"]["figures"]["warnings"][0].is_string()
+    );
+    archive.link("dump.2", &b);
+    let summary = archive.summary(&[], 0);
+    assert_eq!(count(&summary, "cut"), 1, "{summary:#}");
+    assert!(archive.outputs()["dump.1.kdump"] == cut() && archive.outputs().len() == 1);
+    assert_eq!(count(&archive.summary(&[], 0), "before"), 1);
 }
 
 /// One budget of memory, whatever the number of dumps at once; and the same outputs for any numbers.

@@ -185,9 +185,9 @@ fn what_stands_beside_the_output_is_not_overwritten_unasked() {
     std::fs::write(&left, "half").unwrap();
     let file = std::fs::File::open(&left).unwrap();
     rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    fails(2, "being written by another run", &[&dump, &f.path("out")]);
+    fails(3, "in use by another run", &[&dump, &f.path("out")]);
     assert_eq!(std::fs::read(&left).unwrap(), b"half");
-    fails(2, "being written by another run", &[&"-f", &dump, &f.path("out")]);
+    fails(3, "in use by another run", &[&"-f", &dump, &f.path("out")]);
     drop(file);
     // Left by a run that was killed, or somebody's own: only with -f.
     fails(2, "out.incomplete exists; give -f", &[&dump, &f.path("out")]);

@@ -336,7 +336,7 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             (
                 "status",
                 "done: it is cut. left: it is no Xen dump. failed: it cannot be cut, and trying again gives the same. trouble: what \
-                  failed may pass. refused: a file stands where the output should go that is not known to be ours. started: it was begun, and \
+                  failed may pass. refused: where the output should go stands a file that is not known to be ours, or the cut of an earlier dump that is gone. started: it was begun, and \
                   the run was killed.",
             ),
             (
@@ -356,8 +356,8 @@ const MORE: &[(&str, &[(&str, &str)])] = &[
             (
                 "--move, --delete-source",
                 "A dump goes when its cut has its name and was read again and found right, and the manifest says so. It stays, with \
-                  the reason in the manifest, if anything in it is damaged, if pages of the domain could not be had, or if it has \
-                  changed. What was cut and verified before goes as well.",
+                  the reason in the manifest, if the cut has any warning, if pages of the domain are missing, or if it has changed. \
+                  FOLDER may be below SRC. Objects of stores stay. What was cut and verified before goes as well.",
             ),
             (
                 "--plan, --work, --collect",

@@ -1,5 +1,6 @@
 //! Several cuts at once, with the threads and the memory of one.
 
+use super::record::Source;
 use super::{Figures, Manifest, Record, Settings, Status, Task, Watch, fate};
 use crate::cut;
 use crate::error::{Error, Kind, Result};
@@ -12,8 +13,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-/// Memory for one cut, below which others wait rather than share it.
-const GOOD: u64 = 64 << 20;
+/// Memory for one cut, below which others wait rather than share it: what unpacking may take (`xz -9`, `zstd --long`) fits.
+const GOOD: u64 = 192 << 20;
+/// Of each thread: one that waits for its part of a dump may begin with another's, and so on.
+const STACK: usize = 16 << 20;
 /// Cuts at once, at most, unless the user wants more: each reads elsewhere on the disk.
 const MOST_JOBS: usize = 16;
 
@@ -23,6 +26,8 @@ pub struct Crew<'a> {
     settings: &'a Settings,
     watch: &'a dyn Watch,
     pool: Arc<rayon::ThreadPool>,
+    /// What became of those that were cut, or tried.
+    ended: Mutex<Vec<Record>>,
 }
 
 impl<'a> Crew<'a> {
@@ -31,14 +36,19 @@ impl<'a> Crew<'a> {
     /// # Errors
     /// [`Error::Usage`] if they cannot be started.
     pub fn new(settings: &'a Settings, watch: &'a dyn Watch) -> Result<Self> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(settings.threads).build();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(settings.threads).stack_size(STACK).build();
         let pool = pool.map_err(|e| Error::Usage(format!("{} threads: {e}", settings.threads)))?;
-        Ok(Self { settings, watch, pool: Arc::new(pool) })
+        Ok(Self { settings, watch, pool: Arc::new(pool), ended: Mutex::default() })
     }
 
     /// Runs `work` where its parallel parts use these threads.
     pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.pool.install(work)
+    }
+
+    /// What became of those that were cut, or tried; taken out.
+    pub fn ended(&self) -> Vec<Record> {
+        self.ended.lock().map(|mut all| std::mem::take(&mut *all)).unwrap_or_default()
     }
 
     /// How many cuts run at once, of so many.
@@ -101,12 +111,18 @@ impl<'a> Crew<'a> {
         let add = |record: Record| manifest.lock().map_err(|_| stopped())?.add(record);
         let ours = {
             let manifest = manifest.lock().map_err(|_| stopped())?;
-            manifest.of(task.input()).is_some_and(|r| r.output.as_ref().is_some_and(|o| o.0 == task.output))
+            manifest.of(task.input()).map(|r| r.may_replace(&task.files, &task.output))
         };
+        // All that is left of another dump: neither its cut nor what is known of it is replaced.
+        let at_stake = ours == Some(false) && {
+            let manifest = manifest.lock().map_err(|_| stopped())?;
+            manifest.of(task.input()).is_some_and(|r| r.status == Status::Done && r.source != Source::Kept)
+        };
+        let ours = ours == Some(true);
         let settings = self.settings;
         let started = Instant::now();
         let mut record = Record::started(task.files.clone(), Some(&task.output), &settings.wish);
-        let path = settings.out.join(&task.output);
+        let path = objects::below(&settings.out, &task.output)?;
         let free = if settings.overwrite || ours { Ok(true) } else { exists(&path).map(|there| !there) };
         let mut begun = false;
         let done = match free {
@@ -123,7 +139,11 @@ impl<'a> Crew<'a> {
                 (record.status, record.bytes) = (Status::Done, Some(report.output.bytes));
                 record.figures = Some(Figures::of(&report));
             }
-            Err(e) => (record.status, record.reason) = (Status::of(&e), Some(e.to_string())),
+            Err(e) => {
+                // Another's, that came meanwhile, is not ours.
+                begun &= !matches!(e, Error::OutputExists(_));
+                (record.status, record.reason) = (Status::of(&e), Some(e.to_string()));
+            }
         }
         if record.status != Status::Done {
             // What a killed run, or an earlier one of an input that changed since, left there is ours.
@@ -133,12 +153,18 @@ impl<'a> Crew<'a> {
         record.seconds = started.elapsed().as_secs_f64();
         record.at = super::record::now();
         let passing = put_off && record.status == Status::Trouble && self.watch.stop().is_none();
-        add(record.clone())?;
+        if record.status == Status::Refused && at_stake {
+            let why = "what stands there is the cut of an earlier dump of this name, which is gone; give -f, or another --out";
+            record.reason = Some(format!("{}: {why}", path.display()));
+        } else {
+            add(record.clone())?;
+        }
         if passing {
             return Ok(true);
         }
         self.dispose(&mut record, manifest)?;
         self.watch.ended(&record);
+        self.ended.lock().map_err(|_| stopped())?.push(record);
         Ok(false)
     }
 
@@ -148,20 +174,38 @@ impl<'a> Crew<'a> {
     /// Those of the manifest.
     pub fn dispose(&self, record: &mut Record, manifest: &Mutex<&mut Manifest>) -> Result<()> {
         let after = &self.settings.after;
-        if *after == fate::After::Keep || record.status != Status::Done || record.source != super::record::Source::Kept
-        {
-            return Ok(());
-        }
         let mirror = record.output.clone().unwrap_or_default();
-        let stay = fate::must_stay(record)
-            .map_or_else(|| fate::send(&record.files, after, &mirror.0), |why| Err(Error::Usage(why)));
-        match stay {
-            Ok(source) => record.source = source,
-            Err(why) => {
-                let why = why.to_string();
-                self.watch.warn(&format!("{}: the dump stays where it is: {why}", record.input().display()));
-                record.kept_because = Some(why);
+        let add = |record: &Record| manifest.lock().map_err(|_| stopped())?.add(record.clone());
+        let begun = matches!(record.source, Source::Going(_));
+        if !begun {
+            if *after == fate::After::Keep || record.status != Status::Done || record.source != Source::Kept {
+                return Ok(());
             }
+            let going = fate::going(after, &mirror.0);
+            let may = match (fate::must_stay(record), &going) {
+                (Some(why), _) => Err(Error::Usage(why)),
+                (None, Source::Going(to)) => fate::may_go(&record.files, to.as_ref()),
+                (None, _) => Ok(()),
+            };
+            if let Err(why) = may {
+                return self.stays(record, &why, manifest);
+            }
+            record.source = going;
+            add(record)?;
+        }
+        match fate::send(&record.files, &record.source) {
+            Ok(source) => record.source = source,
+            Err(why) => return self.stays(record, &why, manifest),
+        }
+        add(record)
+    }
+
+    /// A dump that should go stays; of one of several files those that went are gone.
+    fn stays(&self, record: &mut Record, why: &Error, manifest: &Mutex<&mut Manifest>) -> Result<()> {
+        self.watch.warn(&format!("{}: the dump stays where it is: {why}", record.input().display()));
+        record.kept_because = Some(why.to_string());
+        if record.files.iter().all(|f| f.path.0.exists()) {
+            record.source = Source::Kept;
         }
         manifest.lock().map_err(|_| stopped())?.add(record.clone())
     }

@@ -3,7 +3,7 @@
 //! [`tree`] lists files, [`identity`] knows them again, [`source::peek`](crate::source::peek()) tells dumps from all else by
 //! their first bytes, [`crew`] cuts several at once with the threads and the memory of one, and [`manifest`] keeps what became of
 //! each. [`list`] is for several machines: what is to be done, in entries of about the same cost, each of which some
-//! engine (Slurm, Kubernetes, GNU parallel) has done by [`work`]; [`collect`] says whether all of it was.
+//! engine (Slurm, Kubernetes, GNU parallel) has done by [`work()`]; [`collect`] says whether all of it was.
 //!
 //! # Nothing is done twice, nothing is half done
 //! A line `started` is on the disk before a dump's output is begun, and the line that says how it ended after that has its name. What

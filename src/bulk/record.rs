@@ -18,7 +18,7 @@ pub enum Status {
     Started,
     /// For a reason that may pass: a full disk, a signal, a server that is away.
     Trouble,
-    /// The call was wrong for this input: its output exists and is not known to be ours.
+    /// Its output exists and is not known to be ours, or is all that is left of another dump.
     Refused,
     /// For good: the dump is damaged where it must not be, or of a kind that cannot be cut.
     Failed,
@@ -33,9 +33,9 @@ impl Status {
     pub fn of(error: &Error) -> Self {
         match error {
             Error::NotElf { .. } | Error::WrongElf { .. } | Error::NotXen(_) => Self::Left,
+            Error::OutputExists(_) => Self::Refused,
             _ => match error.kind() {
-                Kind::BadInput => Self::Failed,
-                Kind::Usage => Self::Refused,
+                Kind::BadInput | Kind::Usage => Self::Failed,
                 Kind::Trouble => Self::Trouble,
             },
         }
@@ -103,6 +103,8 @@ pub enum Source {
     Moved(Name),
     /// Nowhere.
     Deleted,
+    /// On its way to this folder, or to nowhere: the run was killed in between.
+    Going(Option<Name>),
 }
 
 /// What became of an input.
@@ -163,6 +165,17 @@ impl Record {
         self.files.iter().map(|f| f.size).sum()
     }
 
+    /// Whether the input itself could not be looked at.
+    pub fn is_blind(&self) -> bool {
+        self.files.iter().all(|f| f.digest.is_empty() && f.size == 0)
+    }
+
+    /// Whether its output is ours to overwrite for this input: it was begun for it, and is not all that is left of another.
+    pub fn may_replace(&self, files: &[Identity], output: &Path) -> bool {
+        let at_stake = self.status == Status::Done && self.source != Source::Kept && self.files != files;
+        self.output.as_ref().is_some_and(|o| o.0 == output) && !at_stake
+    }
+
     /// Whether nothing is left to be done, if the input is what it was.
     pub fn is_settled(&self, options: &Wish, outputs: &Outputs, retry: bool) -> bool {
         let by_this_version = self.version == env!("CARGO_PKG_VERSION");
@@ -183,6 +196,9 @@ impl Record {
     /// Which of two records of an input is to be believed: what is done stays so, whatever another machine says of the same
     /// input later.
     pub fn is_better_than(&self, other: &Self) -> bool {
+        if self.is_blind() != other.is_blind() {
+            return other.is_blind();
+        }
         let same = self.files == other.files && self.options == other.options;
         let decided = |r: &Self| (r.status == Status::Done, r.source != Source::Kept);
         match same {
@@ -195,4 +211,30 @@ impl Record {
 /// Milliseconds since 1970.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(size: u64, status: Status) -> Record {
+        let file = Identity { path: Name("/in".into()), size, ..Identity::default() };
+        Record { status, ..Record::started(vec![file], Some(Path::new("in.kdump")), &Wish::default()) }
+    }
+
+    #[test]
+    fn who_saw_nothing_knows_nothing_better() {
+        let (done, blind) = (of(9, Status::Done), Record { at: now() + 9000, ..of(0, Status::Trouble) });
+        assert!(blind.is_blind() && !done.is_blind());
+        assert!(done.is_better_than(&blind) && !blind.is_better_than(&done));
+    }
+
+    #[test]
+    fn a_cut_whose_dump_is_gone_is_replaced_by_none_but_its_own() {
+        let (old, new) = (of(9, Status::Done), of(8, Status::Started));
+        let output = Path::new("in.kdump");
+        assert!(old.may_replace(&new.files, output) && !old.may_replace(&new.files, Path::new("else")));
+        let gone = Record { source: Source::Deleted, ..old };
+        assert!(!gone.may_replace(&new.files, output) && gone.may_replace(&gone.files, output));
+    }
 }

@@ -83,7 +83,11 @@ pub fn survey(found: Tree, settings: &Settings, known: &Manifest) -> Result<Surv
             Err(e) => all.others.push(other(settings, &file.path, Status::of(&e), e.to_string())),
         }
     }
-    for record in known.records() {
+    let mirrors: BTreeMap<PathBuf, PathBuf> = unknown.iter().map(|(path, (_, m))| (path.clone(), m.clone())).collect();
+    // A set before a part of it that was cut by itself once.
+    let mut records: Vec<&Record> = known.records().collect();
+    records.sort_by_key(|record| std::cmp::Reverse(record.files.len()));
+    for record in records {
         let same = |f: &Identity| unknown.get(&f.path.0).is_some_and(|(seen, _)| seen == f);
         let mirror = unknown.get(record.input()).map(|(_, mirror)| tree::output(mirror, suffix));
         let there = record.status != Status::Done || record.output.as_ref().map(|o| &o.0) == mirror.as_ref();
@@ -117,6 +121,7 @@ pub fn survey(found: Tree, settings: &Settings, known: &Manifest) -> Result<Surv
             }
         }
     }
+    unsettle(&mut all.settled, &mut parts, &mirrors);
     all.tasks.extend(join(parts, suffix));
     let without = |path: PathBuf, status, why: String| other(settings, &path, status, why);
     all.others.extend(found.others.into_iter().map(|(path, what)| without(path, Status::Left, what.into())));
@@ -139,6 +144,26 @@ struct Part {
     identity: Identity,
     mirror: PathBuf,
     weight: u64,
+}
+
+/// Of dumps of which a further part has come, the parts that were cut already.
+fn unsettle(settled: &mut Vec<Record>, parts: &mut Vec<Part>, mirrors: &BTreeMap<PathBuf, PathBuf>) {
+    let new: BTreeSet<(PathBuf, Vec<u8>)> = parts.iter().map(|part| part.of.clone()).collect();
+    let folders: BTreeSet<&Path> = new.iter().map(|of| of.0.as_path()).collect();
+    settled.retain(|record| {
+        let Some(folder) = record.input().parent().filter(|folder| folders.contains(folder)) else { return true };
+        let again = record.files.iter().filter_map(|identity| {
+            let looks = source::peek(identity.path.as_ref()).ok()?;
+            let (weight, mirror) = (weight(&looks), mirrors.get(&identity.path.0)?.clone());
+            let (dump, range) = looks.part?;
+            let of = (folder.to_owned(), dump);
+            new.contains(&of).then(|| Part { of, range, identity: identity.clone(), mirror, weight })
+        });
+        let again: Vec<Part> = again.collect();
+        let stays = again.is_empty();
+        parts.extend(again);
+        stays
+    });
 }
 
 /// Puts parts of one dump together: those of one folder that say so, and are of other pages each.

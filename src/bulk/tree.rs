@@ -29,27 +29,31 @@ pub struct Tree {
     pub unreadable: Vec<(PathBuf, String)>,
 }
 
-/// Lists all files under `sources`, folders or files, but those under `out`. Each is mirrored by its path below its source; of
+/// Lists all files under `sources`, folders or files, but those under any folder of `not`, our own ones. Each is mirrored by its path below its source; of
 /// several sources, below the last name of each.
 ///
 /// # Errors
-/// [`Error::Read`] for a source that is not there.
-pub fn walk(sources: &[PathBuf], out: &Path, follow: bool) -> Result<Tree> {
+/// [`Error::Read`] for a source that is not there, [`Error::Usage`] for one that is a folder of our own.
+pub fn walk(sources: &[PathBuf], not: &[&Path], follow: bool) -> Result<Tree> {
     let mut tree = Tree::default();
-    let (out_name, out) = (out, out.canonicalize().ok());
+    let own_folders: Vec<PathBuf> = not.iter().filter_map(|path| path.canonicalize().ok()).collect();
     for source in sources {
         let several = sources.len() > 1;
         if let Some(url) = objects::url(source) {
-            objects_below(url, objects::url(out_name), several, &mut tree)?;
+            objects_below(url, not, several, &mut tree)?;
             continue;
         }
         let failed = |e| Error::read(source.display().to_string(), e);
         // What the user names is followed.
         let top = source.canonicalize().map_err(failed)?;
         let own = if several { top.file_name().map(PathBuf::from) } else { None };
-        let is_out = |path: &Path| out.as_ref().is_some_and(|out| path == out);
+        let is_own = |path: &Path| own_folders.iter().any(|own| own == path);
+        if is_own(&top) {
+            let why = format!("{} is where cuts, manifests or done dumps go; name another folder", source.display());
+            return Err(Error::Usage(why));
+        }
         let below = WalkDir::new(&top).follow_links(follow).sort_by_file_name().into_iter();
-        for entry in below.filter_entry(|e| !is_out(e.path())) {
+        for entry in below.filter_entry(|e| !is_own(e.path())) {
             match entry {
                 Ok(entry) if entry.file_type().is_dir() => {}
                 Ok(entry) if entry.file_type().is_file() => {
@@ -78,7 +82,7 @@ pub fn walk(sources: &[PathBuf], out: &Path, follow: bool) -> Result<Tree> {
 }
 
 /// All objects below a URL, or the one that has it.
-fn objects_below(url: &str, out: Option<&str>, several: bool, tree: &mut Tree) -> Result<()> {
+fn objects_below(url: &str, not: &[&Path], several: bool, tree: &mut Tree) -> Result<()> {
     let top = url.trim_end_matches('/');
     // Other schemes have no lists.
     let listed = ["s3://", "gs://"].iter().any(|s| top.starts_with(s));
@@ -91,8 +95,9 @@ fn objects_below(url: &str, out: Option<&str>, several: bool, tree: &mut Tree) -
         tree.files.push(Found { path, identity, mirror: own.into() });
         return Ok(());
     }
-    let out = out.map(|out| format!("{}/", out.trim_end_matches('/')));
-    found.retain(|o| out.as_ref().is_none_or(|out| !o.url.starts_with(out)));
+    let own_urls = not.iter().filter_map(|path| objects::url(path));
+    let own_urls: Vec<String> = own_urls.map(|url| format!("{}/", url.trim_end_matches('/'))).collect();
+    found.retain(|o| !own_urls.iter().any(|own| o.url.starts_with(own)));
     for object in found {
         let within = object.url.strip_prefix(top).unwrap_or(&object.url).trim_start_matches('/');
         let mirror = if several { Path::new(own).join(within) } else { within.into() };
@@ -129,7 +134,7 @@ impl Outputs {
 
     /// The size of one, if it is there.
     pub fn size_of(&self, name: &Path) -> Option<u64> {
-        let path = self.folder.join(name);
+        let path = objects::below(&self.folder, name).ok()?;
         match &self.listed {
             Some(listed) => listed.get(&path).copied(),
             None => size_of(&path),
@@ -166,7 +171,7 @@ mod tests {
         symlink("a", top.join("a/loop")).unwrap();
         let mirrors = |sources: &[&str], follow| -> (Vec<String>, usize, usize) {
             let sources: Vec<_> = sources.iter().map(|s| top.join(s)).collect();
-            let tree = walk(&sources, &top.join("a/out"), follow).unwrap();
+            let tree = walk(&sources, &[&top.join("a/out")], follow).unwrap();
             let names = tree.files.iter().map(|f| f.mirror.display().to_string()).collect();
             (names, tree.others.len(), tree.unreadable.len())
         };
@@ -177,7 +182,8 @@ mod tests {
         // A link that leads round in a circle is told, and ends.
         let (names, _, unreadable) = mirrors(&["a"], true);
         assert_eq!((names, unreadable), (vec!["2".into(), "link/x/1".into(), "x/1".into()], 1));
-        assert!(walk(&[top.join("nowhere")], &top, false).is_err());
+        assert!(walk(&[top.join("nowhere")], &[], false).is_err());
+        assert!(matches!(walk(std::slice::from_ref(&top), &[&top], false), Err(Error::Usage(_))));
         assert_eq!(output(Path::new("x/1"), ".kdump"), Path::new("x/1.kdump"));
     }
 }

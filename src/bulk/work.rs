@@ -2,11 +2,13 @@
 
 use super::crew::Crew;
 use super::list::Dump;
+use super::record::Source;
 use super::survey::{self, Surveyed, Task};
 use super::tree::Outputs;
-use super::{Identity, List, Manifest, Record, Settings, Status, Summary, Watch, tree};
+use super::{After, Identity, List, Manifest, Record, Settings, Status, Summary, Watch, tree};
 use crate::error::{Error, Result};
 use crate::objects;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -26,22 +28,19 @@ pub fn run(settings: &Settings, sources: &[PathBuf], watch: &dyn Watch) -> Resul
     let crew = Crew::new(settings, watch)?;
     let mut manifest = Manifest::open(&settings.manifests.join(MANIFEST))?;
     gather(settings, &mut manifest, watch)?;
-    let found = tree::walk(sources, &settings.out, settings.follow)?;
+    end_what_was_begun(&crew, &mut manifest)?;
+    let found = tree::walk(sources, &own_folders(settings), settings.follow)?;
     let Surveyed { tasks, settled, others } = crew.install(|| survey::survey(found, settings, &manifest))?;
     let inputs: Vec<PathBuf> = tasks.iter().map(|t| t.input().to_owned()).collect();
-    for record in &others {
-        manifest.add(record.clone())?;
-    }
+    others.iter().try_for_each(|record| add(&mut manifest, record))?;
     let mut summary = Summary::default();
     settled.iter().for_each(|record| summary.add(record, true));
     others.iter().for_each(|record| summary.add(record, false));
     watch.begin(tasks.len(), tasks.iter().map(Task::bytes).sum());
     let shared = Mutex::new(&mut manifest);
-    for mut record in settled {
-        crew.dispose(&mut record, &shared)?;
-    }
+    settled.into_iter().try_for_each(|mut record| crew.dispose(&mut record, &shared))?;
     crew.cut(tasks, &shared)?;
-    finish(&mut summary, &manifest, &inputs, watch, started);
+    finish(&mut summary, &crew, &inputs, watch, started);
     Ok(summary)
 }
 
@@ -68,14 +67,38 @@ fn damaged(manifest: &Manifest, watch: &dyn Watch) -> Result<()> {
     Ok(())
 }
 
+/// Folders that are none of the sources.
+fn own_folders(settings: &Settings) -> Vec<&Path> {
+    let moved = match &settings.after {
+        After::Move(to) => Some(to.as_path()),
+        _ => None,
+    };
+    [settings.out.as_path()].into_iter().chain(moved).collect()
+}
+
+/// Adds a record, unless it tells nothing of an input of which something is known.
+fn add(manifest: &mut Manifest, record: &Record) -> Result<()> {
+    if record.is_blind() && manifest.of(record.input()).is_some_and(|known| !known.is_blind()) {
+        return Ok(());
+    }
+    manifest.add(record.clone())
+}
+
+/// Ends what a killed run began: dumps that were to go when their cuts were there.
+fn end_what_was_begun(crew: &Crew<'_>, manifest: &mut Manifest) -> Result<()> {
+    let going = manifest.records().filter(|r| matches!(r.source, Source::Going(_)));
+    let going: Vec<Record> = going.cloned().collect();
+    let shared = Mutex::new(manifest);
+    going.into_iter().try_for_each(|mut record| crew.dispose(&mut record, &shared))
+}
+
 /// Adds what became of inputs that were to be cut.
-fn finish(summary: &mut Summary, manifest: &Manifest, inputs: &[PathBuf], watch: &dyn Watch, started: Instant) {
-    for input in inputs {
-        // One that was not come to may have a record of before.
-        match manifest.of(input).filter(|r| r.version == env!("CARGO_PKG_VERSION")) {
-            Some(record) => summary.add(record, false),
-            None => summary.missing(input.display().to_string(), "it was not begun"),
-        }
+fn finish(summary: &mut Summary, crew: &Crew<'_>, inputs: &[PathBuf], watch: &dyn Watch, started: Instant) {
+    let ended = crew.ended();
+    ended.iter().for_each(|record| summary.add(record, false));
+    let ended: BTreeSet<&Path> = ended.iter().map(Record::input).collect();
+    for input in inputs.iter().filter(|input| !ended.contains(input.as_path())) {
+        summary.missing(objects::shown(input), "it was not begun, or stopped");
     }
     summary.stopped = watch.stop();
     summary.seconds = started.elapsed().as_secs_f64();
@@ -96,13 +119,14 @@ pub fn plan(
     let crew = Crew::new(settings, watch)?;
     let mut manifest = Manifest::open(&settings.manifests.join(MANIFEST))?;
     gather(settings, &mut manifest, watch)?;
-    let found = tree::walk(sources, &settings.out, settings.follow)?;
+    end_what_was_begun(&crew, &mut manifest)?;
+    let found = tree::walk(sources, &own_folders(settings), settings.follow)?;
     let Surveyed { tasks, settled, others } = crew.install(|| survey::survey(found, settings, &manifest))?;
     let mut summary = Summary::default();
     settled.iter().for_each(|record| summary.add(record, true));
     for record in others {
         summary.add(&record, false);
-        manifest.add(record)?;
+        add(&mut manifest, &record)?;
     }
     let whole = |path: &Path| match objects::is_url(path) {
         true => Ok(path.to_owned()),
@@ -132,9 +156,10 @@ pub fn work(settings: &Settings, list: &List, index: usize, watch: &dyn Watch) -
     let crew = Crew::new(settings, watch)?;
     let mut manifest = Manifest::open(&list.manifest(index))?;
     damaged(&manifest, watch)?;
+    end_what_was_begun(&crew, &mut manifest)?;
     let all = Manifest::read(&settings.manifests.join(MANIFEST))?;
     let outputs = Outputs::of(&settings.out)?;
-    let (mut summary, mut tasks) = (Summary::default(), Vec::new());
+    let (mut summary, mut tasks, mut settled) = (Summary::default(), Vec::new(), Vec::new());
     for dump in &entry.dumps {
         let task = match identify(dump) {
             Ok(task) => task,
@@ -149,7 +174,7 @@ pub fn work(settings: &Settings, list: &List, index: usize, watch: &dyn Watch) -
                 });
                 summary.add(&record, record.status == Status::Done);
                 if record.status != Status::Done {
-                    manifest.add(record)?;
+                    add(&mut manifest, &record)?;
                 }
                 continue;
             }
@@ -158,25 +183,28 @@ pub fn work(settings: &Settings, list: &List, index: usize, watch: &dyn Watch) -
         let there = |r: &Record| r.status != Status::Done || r.output.as_ref() == Some(&dump.output);
         let mut known = known.filter(|r| r.files == task.files && there(r));
         match known.find(|r| r.is_settled(&settings.wish, &outputs, settings.retry)) {
-            Some(record) => summary.add(record, true),
+            Some(record) => settled.push(Record { source: Source::Kept, ..record.clone() }),
             None => tasks.push(task),
         }
     }
+    settled.iter().for_each(|record| summary.add(record, true));
     // What the list's maker knew to be ours, is.
     let ours: Vec<Record> =
         tasks.iter().filter_map(|t| all.of(t.input()).filter(|_| manifest.of(t.input()).is_none())).cloned().collect();
     ours.into_iter().try_for_each(|record| manifest.add(record))?;
     let inputs: Vec<PathBuf> = tasks.iter().map(|t| t.input().to_owned()).collect();
     watch.begin(tasks.len(), tasks.iter().map(Task::bytes).sum());
-    crew.cut(tasks, &Mutex::new(&mut manifest))?;
-    finish(&mut summary, &manifest, &inputs, watch, started);
+    let shared = Mutex::new(&mut manifest);
+    settled.into_iter().try_for_each(|mut record| crew.dispose(&mut record, &shared))?;
+    crew.cut(tasks, &shared)?;
+    finish(&mut summary, &crew, &inputs, watch, started);
     Ok(summary)
 }
 
 /// The record of a dump that was cut, and then moved or deleted.
 fn done_and_gone(dump: &Dump, manifest: &Manifest, settings: &Settings, outputs: &Outputs) -> Option<Record> {
     let record = manifest.of(dump.files.first()?.as_ref())?;
-    let gone = record.source != super::record::Source::Kept;
+    let gone = record.source != Source::Kept;
     (gone && record.is_settled(&settings.wish, outputs, false)).then(|| record.clone())
 }
 

@@ -17,7 +17,7 @@ pub(crate) use put::{Free, begin, is_free, put};
 pub(crate) use told::{may_pass, told};
 
 use crate::error::Result;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// What a URL begins with.
@@ -56,6 +56,24 @@ pub fn shown(name: &Path) -> String {
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
     format!("{scheme}://{host}{path}{query}")
+}
+
+/// A name below a folder or a URL, in which what has a meaning of its own is told by its number (`%23`).
+///
+/// # Errors
+/// [`crate::Error::Usage`] for a name that is no UTF-8 below a URL.
+pub fn below(top: &Path, name: &Path) -> Result<PathBuf> {
+    let Some(url) = url(top) else { return Ok(top.join(name)) };
+    let text = name.to_str().ok_or_else(|| {
+        crate::Error::Usage(format!("{}: the name is no UTF-8, and objects have no others", name.display()))
+    })?;
+    Ok(format!("{}/{}", url.trim_end_matches('/'), encoded(text)).into())
+}
+
+/// A path as it stands in a URL (RFC 3986, `pchar` and slashes).
+pub(crate) fn encoded(path: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&b);
+    path.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
 /// All objects whose names begin with the URL's path and a slash, in order of their URLs; of `s3://` and `gs://`.
@@ -119,6 +137,19 @@ pub(crate) fn without(url: &str) -> crate::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_name_has_a_url_of_its_own() {
+        let of = |name: &str| below(Path::new("s3://b/top/"), Path::new(name)).unwrap().display().to_string();
+        assert_eq!(of("a/v m#1"), "s3://b/top/a/v%20m%231");
+        assert_eq!(
+            (of("%2e%2e/x?y"), of("\u{e9}")),
+            ("s3://b/top/%252e%252e/x%3Fy".into(), "s3://b/top/%C3%A9".into())
+        );
+        assert_eq!(below(Path::new("/out"), Path::new("a#b")).unwrap(), Path::new("/out/a#b"));
+        let odd = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"\xff");
+        assert!(below(Path::new("s3://b"), Path::new(odd)).is_err());
+    }
 
     #[test]
     fn urls_and_what_is_shown_of_them() {

@@ -130,7 +130,7 @@ impl Spot {
         let base = self.url.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or(""));
         let scheme = self.url.split_once("://").map_or("", |u| u.0);
         Object {
-            url: format!("{scheme}://{base}/{}", meta.location),
+            url: format!("{scheme}://{base}/{}", super::encoded(meta.location.as_ref())),
             size: meta.size,
             modified: meta.last_modified.into(),
             etag: meta.e_tag,

@@ -58,7 +58,7 @@ pub struct BulkArgs {
     #[arg(long)]
     pub follow: bool,
     /// When a cut is there, move its dump below FOLDER, with the tree mirrored. As with --delete-source, each cut is verified
-    /// first (--verify), and a dump stays if it is damaged, if pages of the domain could not be had, or if it has changed.
+    /// first (--verify), and a dump stays if its cut has any warning, if pages of the domain are missing, or if it has changed.
     #[arg(long = "move", value_name = "FOLDER", conflicts_with_all = ["delete_source", "plan", "collect"])]
     pub move_to: Option<PathBuf>,
     /// When a cut is there, delete its dump.

@@ -200,7 +200,7 @@ pub(super) fn spare(path: &Path, keep: &Path) -> Result<()> {
 fn claim(temporary: &Path, overwrite: bool, keep: &Path) -> Result<File> {
     let name = temporary.display().to_string();
     let failed = |e| Error::write(&name, e);
-    let busy = || Error::Usage(format!("{name} is being written by another run"));
+    let busy = || Error::Busy(name.clone());
     let lock = |file: &File| flock(file, FlockOperation::NonBlockingLockExclusive) != Err(Errno::WOULDBLOCK);
     let new = || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(temporary);
     let file = match new() {
