@@ -214,8 +214,8 @@ impl Error {
         Self::Log { what, source: Box::new(self) }
     }
 
-    pub(crate) fn of_part(self, path: &std::path::Path) -> Self {
-        Self::Part { path: crate::objects::shown(path), source: Box::new(self) }
+    pub(crate) fn of_part(self, path: String) -> Self {
+        Self::Part { path, source: Box::new(self) }
     }
 
     pub(crate) fn damaged(what: &'static str, why: impl Into<String>) -> Self {

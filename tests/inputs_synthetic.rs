@@ -8,6 +8,7 @@ mod synth;
 
 use std::io::Write;
 use std::path::Path;
+use support::forms::frames;
 use synth::Machine;
 use synth::kdump::{CODECS, Codec, KdumpOptions, head_len, kdump};
 use synth::truth::Dump;
@@ -247,27 +248,6 @@ fn opened(dir: &Path, name: &str, bytes: &[u8], no_mmap: bool) -> Result<Box<dyn
     let path = dir.join(name);
     std::fs::write(&path, bytes).unwrap();
     open(&path, &OpenOptions { no_mmap, tmp_dir: Some(dir.into()), ..OpenOptions::default() })
-}
-
-/// zstd frames of `size` plain bytes each, with a seek table behind or none.
-fn frames(bytes: &[u8], size: usize, table: bool) -> Vec<u8> {
-    let (mut out, mut entries, mut count) = (Vec::new(), Vec::new(), 0_u32);
-    for part in bytes.chunks(size) {
-        let packed = zstd::bulk::compress(part, 1).unwrap();
-        entries.extend((packed.len() as u32).to_le_bytes());
-        entries.extend((part.len() as u32).to_le_bytes());
-        out.extend(packed);
-        count += 1;
-    }
-    if table {
-        entries.extend(count.to_le_bytes());
-        entries.push(0);
-        entries.extend(0x8f92_eab1_u32.to_le_bytes());
-        out.extend(0x184d_2a5e_u32.to_le_bytes());
-        out.extend((entries.len() as u32).to_le_bytes());
-        out.extend(entries);
-    }
-    out
 }
 
 #[test]

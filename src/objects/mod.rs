@@ -98,32 +98,26 @@ pub fn head(url: &str) -> Result<Object> {
     Err(without(url))
 }
 
-/// All of a small object, of `most` bytes at most.
-///
-/// # Errors
-/// As [`list`]; one that is larger is [`crate::Error::Damaged`].
-pub fn get_small(url: &str, most: u64) -> Result<Vec<u8>> {
-    #[cfg(feature = "objects")]
-    return store::get_small(url, most);
-    #[cfg(not(feature = "objects"))]
-    {
-        let _ = most;
-        Err(without(url))
-    }
-}
-
-/// Writes a small object, or puts these bytes in its place.
+/// Whether there is an object of this name, as far as the server tells: those who may only write are not told.
 ///
 /// # Errors
 /// [`crate::Error::Usage`] as [`list`], [`crate::Error::Write`] with what the server says.
-pub fn put_small(url: &str, bytes: &[u8]) -> Result<()> {
+pub fn exists(url: &str) -> Result<bool> {
     #[cfg(feature = "objects")]
-    return store::put_small(url, bytes);
+    return put::exists(&store::Spot::of_object(url, store::Patience::Little)?);
     #[cfg(not(feature = "objects"))]
-    {
-        let _ = bytes;
-        Err(without(url))
-    }
+    Err(without(url))
+}
+
+/// Removes an object; one that is not there is as good.
+///
+/// # Errors
+/// As [`exists`].
+pub fn remove(url: &str) -> Result<()> {
+    #[cfg(feature = "objects")]
+    return store::remove(url);
+    #[cfg(not(feature = "objects"))]
+    Err(without(url))
 }
 
 /// The error of a program that has none of this.
@@ -169,12 +163,8 @@ mod tests {
     #[cfg(not(feature = "objects"))]
     #[test]
     fn without_the_feature_it_is_said() {
-        let errors = [
-            list("s3://b/k").err(),
-            head("s3://b/k").err(),
-            get_small("s3://b/k", 1).err(),
-            put_small("s3://b/k", b"").err(),
-        ];
+        let url = "s3://b/k";
+        let errors = [list(url).err(), head(url).err(), exists(url).err(), remove(url).err()];
         for e in errors {
             let e = e.unwrap();
             assert!(e.kind() == crate::error::Kind::Usage && e.to_string().contains("--features objects"), "{e}");

@@ -59,7 +59,7 @@ pub(crate) fn is_free(url: &str, free: Free) -> Result<()> {
 }
 
 /// Whether there is an object of this name, as far as the server tells: those who may only write are not told.
-fn exists(spot: &Spot) -> Result<bool> {
+pub(super) fn exists(spot: &Spot) -> Result<bool> {
     match wait(spot.store.head(&spot.key))? {
         Ok(_) => Ok(true),
         Err(StoreError::NotFound { .. } | StoreError::PermissionDenied { .. }) => Ok(false),

@@ -8,9 +8,7 @@ use object_store::aws::AmazonS3Builder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::http::HttpBuilder;
 use object_store::path::Path as Key;
-use object_store::{
-    ClientOptions, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload, RetryConfig,
-};
+use object_store::{ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, RetryConfig};
 use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -157,22 +155,10 @@ pub(super) fn head(url: &str) -> Result<Object> {
     Ok(spot.object(meta))
 }
 
-pub(super) fn get_small(url: &str, most: u64) -> Result<Vec<u8>> {
+pub(super) fn remove(url: &str) -> Result<()> {
     let spot = Spot::of_object(url, Patience::Little)?;
-    let too_large = |n: u64| Error::damaged("object", format!("{n} bytes, where {most} at most were expected"));
-    let got = wait(async {
-        let got = spot.store.get_opts(&spot.key, GetOptions::default()).await?;
-        if got.meta.size > most {
-            return Ok(Err(got.meta.size));
-        }
-        got.bytes().await.map(Ok)
-    })?;
-    let bytes = got.map_err(|e| reading(&spot.url, &e))?.map_err(too_large)?;
-    Ok(bytes.to_vec())
-}
-
-pub(super) fn put_small(url: &str, bytes: &[u8]) -> Result<()> {
-    let spot = Spot::of_object(url, Patience::Little)?;
-    let put = wait(spot.store.put(&spot.key, PutPayload::from(bytes.to_vec())))?;
-    put.map(drop).map_err(|e| Error::write(&spot.url, told(&spot.url, &e)))
+    match wait(spot.store.delete(&spot.key))? {
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Err(e) => Err(Error::write(&spot.url, told(&spot.url, &e))),
+    }
 }

@@ -124,12 +124,7 @@ impl<'a> Walker<'a> {
     /// The chunks of the plan, as [`chunks`], for those who visit them soon and in this order, or only their pages of a rank.
     /// Storage that is far away is told of each chunk when it is taken.
     pub fn chunks(&self, rank: Option<Rank>) -> impl Iterator<Item = Chunk> {
-        let far = self.is_far();
-        chunks(self.plan).inspect(move |chunk| {
-            if far {
-                self.expect(*chunk, rank);
-            }
-        })
+        chunks(self.plan).inspect(move |chunk| self.expect(*chunk, rank))
     }
 
     /// Whether its pages are read from far away.
@@ -139,6 +134,9 @@ impl<'a> Walker<'a> {
 
     /// Tells storage that is far away of a chunk that will be visited soon.
     pub fn expect(&self, chunk: Chunk, rank: Option<Rank>) {
+        if !self.is_far() {
+            return;
+        }
         let (mut left, mut skip, mut runs) = (chunk.pages, chunk.skip, Vec::new());
         for piece in self.plan.pieces_from(chunk.from) {
             let before = skip.min(piece.len);

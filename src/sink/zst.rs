@@ -55,11 +55,7 @@ pub fn write(
     let mut table: Vec<[u32; 2]> = Vec::new();
     let (mut at, mut told) = (0, 0);
     let limit = out.limit();
-    let expect = |n: &u64| {
-        if view.is_far() {
-            view.expect(std::slice::from_ref(&(n * FRAME..(n + 1) * FRAME)));
-        }
-    };
+    let expect = |n: &u64| view.expect(std::slice::from_ref(&(n * FRAME..(n + 1) * FRAME)));
     let result = ordered(crew, (0..frames).inspect(expect), pack, |(plain, packed)| {
         // Room for the table, if there is a limit.
         let table_bytes = TABLE + ENTRY * (table.len() as u64 + 1);

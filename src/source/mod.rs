@@ -184,12 +184,11 @@ fn open_file(file: File, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
     open_storage(unpack::mapped(FileSource::new(file)?, options), options)
 }
 
-#[cfg(feature = "objects")]
 fn open_object(url: &str, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
-    let object = remote::Remote::open(url, options)?;
+    let object = object(url, options)?;
     let history = object.history().clone();
     // What was unpacked as far as it came is no damaged dump.
-    history.or_trouble(open_storage(Box::new(object), options))
+    history.or_trouble(open_storage(object, options))
 }
 
 /// An object as it is.
@@ -201,11 +200,6 @@ fn object(url: &str, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
         let _ = options;
         Err(objects::without(url))
     }
-}
-
-#[cfg(not(feature = "objects"))]
-fn open_object(url: &str, _: &OpenOptions) -> Result<Box<dyn ReadAt>> {
-    Err(objects::without(url))
 }
 
 fn open_storage(mut source: Box<dyn ReadAt>, options: &OpenOptions) -> Result<Box<dyn ReadAt>> {
@@ -239,7 +233,7 @@ pub fn open_all(paths: &[&Path], options: &OpenOptions) -> Result<Box<dyn ReadAt
     let mut files = Vec::new();
     for path in paths {
         let one = paths.len() == 1;
-        files.push(open(path, options).map_err(|e| if one { e } else { e.of_part(path) })?);
+        files.push(open(path, options).map_err(|e| if one { e } else { e.of_part(objects::shown(path)) })?);
     }
     Ok(joined(files))
 }

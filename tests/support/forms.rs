@@ -78,3 +78,24 @@ pub(crate) fn split(dump: &Path) -> [PathBuf; 3] {
     assert!(ran.status.success(), "{}", ran.stderr);
     parts
 }
+
+/// zstd frames of `size` plain bytes each, with a seek table behind or none.
+pub(crate) fn frames(bytes: &[u8], size: usize, table: bool) -> Vec<u8> {
+    let (mut out, mut entries, mut count) = (Vec::new(), Vec::new(), 0_u32);
+    for part in bytes.chunks(size) {
+        let packed = zstd::bulk::compress(part, 1).unwrap();
+        entries.extend((packed.len() as u32).to_le_bytes());
+        entries.extend((part.len() as u32).to_le_bytes());
+        out.extend(packed);
+        count += 1;
+    }
+    if table {
+        entries.extend(count.to_le_bytes());
+        entries.push(0);
+        entries.extend(0x8f92_eab1_u32.to_le_bytes());
+        out.extend(0x184d_2a5e_u32.to_le_bytes());
+        out.extend((entries.len() as u32).to_le_bytes());
+        out.extend(entries);
+    }
+    out
+}
