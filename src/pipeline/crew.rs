@@ -42,19 +42,21 @@ impl Crew {
         if pool.current_num_threads() > few {
             pool = builder(few).build().map_err(failed(few))?;
         }
-        // Enough that a chunk full of data at the head of the queue does not stall those behind it, which may be all
-        // zeros and done at once.
-        let window = (3 * pool.current_num_threads()).max(32);
-        let window = window.min(memory.map_or(usize::MAX, |m| (share(m) / CHUNK_BYTES) as usize)).max(2);
-        Ok(Self { pool: Arc::new(pool), window, memory })
+        Ok(Self::sharing(Arc::new(pool), memory))
     }
 
     /// Threads that others use too; `memory`, in bytes, is for this crew's part of the work.
     pub fn sharing(pool: Arc<rayon::ThreadPool>, memory: Option<u64>) -> Self {
-        let window = (3 * pool.current_num_threads()).max(32);
-        // No more threads than chunks in hand work for it at a time.
-        let room = |m| (share(m) / CHUNK_BYTES).min((share(m) / PER_THREAD).max(pool.current_num_threads() as u64));
-        let window = window.min(memory.map_or(usize::MAX, |m| room(m) as usize)).max(2);
+        let threads = pool.current_num_threads();
+        // Enough that a chunk full of data at the head of the queue does not stall those behind it, which may be all
+        // zeros and done at once.
+        let window = (3 * threads).max(32);
+        let bound = |m| {
+            // No more threads work for it at a time than it has chunks in hand.
+            let working = (share(m) / PER_THREAD) as usize;
+            (share(m) / CHUNK_BYTES).min(if working < threads { working as u64 } else { u64::MAX }) as usize
+        };
+        let window = window.min(memory.map_or(usize::MAX, bound)).max(2);
         Self { pool, window, memory }
     }
 
@@ -114,6 +116,14 @@ mod tests {
         assert_eq!(of(16, Some(64 << 20)), (4, 14));
         assert_eq!(of(8, Some(LEAST_MEMORY)), (1, 2));
         assert_eq!(of(8, Some(0)), (1, 2));
+    }
+
+    #[test]
+    fn of_threads_that_others_use_too_as_many_work_as_memory_allows() {
+        let pool = Arc::new(builder(16).build().unwrap());
+        let window = |memory| Crew::sharing(Arc::clone(&pool), memory).window();
+        assert_eq!((window(None), window(Some(64 << 20)), window(Some(LEAST_MEMORY))), (48, 4, 2));
+        assert_eq!(window(Some(4 << 30)), 48);
     }
 
     #[test]
