@@ -166,7 +166,7 @@ impl List {
 
     /// Where the manifest of an entry is.
     pub fn manifest(&self, index: usize) -> PathBuf {
-        self.head.manifests.0.join(super::work::PIECES).join(format!("{}-{index}.jsonl", self.head.id))
+        self.head.manifests.0.join(super::manifest::PIECES).join(format!("{}-{index}.jsonl", self.head.id))
     }
 }
 

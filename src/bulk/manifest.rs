@@ -11,6 +11,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+/// The manifest, below the folder of manifests.
+pub(super) const NAME: &str = "manifest.jsonl";
+/// The folder of the manifests of entries, likewise.
+pub(super) const PIECES: &str = "manifest.d";
 /// A line may be so long; a longer one is damaged.
 const LONGEST: u64 = 16 << 20;
 

@@ -1,7 +1,7 @@
 //! Archives: every dump under some folders, on one machine or on many.
 //!
 //! [`tree`] lists files, [`identity`] knows them again, [`source::peek`](crate::source::peek()) tells dumps from all else by
-//! their first bytes, [`crew`] cuts several at once with the threads and the memory of one, and [`manifest`] keeps what became of
+//! their first bytes, [`jobs`] cuts several at once with the threads and the memory of one, and [`manifest`] keeps what became of
 //! each. [`list`] is for several machines: what is to be done, in entries of about the same cost, each of which some
 //! engine (Slurm, Kubernetes, GNU parallel) has done by [`work()`]; [`collect`] says whether all of it was.
 //!
@@ -10,9 +10,9 @@
 //! a kill leaves is an output that is `NAME.incomplete`, or one that is complete and not told of: both are known by the first line, and
 //! made anew. A file that no line tells of is somebody else's, and stays.
 
-pub mod crew;
 pub mod fate;
 pub mod identity;
+pub mod jobs;
 pub mod list;
 pub mod manifest;
 pub mod name;

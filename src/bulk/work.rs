@@ -1,22 +1,17 @@
 //! The four commands: all of it here and now, a list of it, an entry of a list, and what became of a list.
 
-use super::crew::Crew;
+use super::jobs::Jobs;
 use super::list::Dump;
 use super::record::Source;
 use super::survey::{self, Surveyed, Task};
 use super::tree::Outputs;
-use super::{After, Identity, List, Manifest, Record, Settings, Status, Summary, Watch, tree};
+use super::{After, Identity, List, Manifest, Record, Settings, Status, Summary, Watch, manifest, tree};
 use crate::error::{Error, Result};
 use crate::objects;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
-
-/// The manifest, below the folder of all outputs.
-const MANIFEST: &str = "manifest.jsonl";
-/// The folder of the manifests of entries, likewise.
-pub(super) const PIECES: &str = "manifest.d";
 
 /// Cuts every dump under `sources`.
 ///
@@ -25,28 +20,66 @@ pub(super) const PIECES: &str = "manifest.d";
 /// manifest. What goes wrong with one dump is in the manifest and the summary.
 pub fn run(settings: &Settings, sources: &[PathBuf], watch: &dyn Watch) -> Result<Summary> {
     let started = Instant::now();
-    let crew = Crew::new(settings, watch)?;
-    let mut manifest = Manifest::open(&settings.manifests.join(MANIFEST))?;
+    let jobs = Jobs::new(settings, watch)?;
+    let Begun { mut manifest, mut summary, tasks, settled } = begin(settings, sources, &jobs, watch)?;
+    cut(&mut summary, &jobs, tasks, settled, &mut manifest, watch)?;
+    summary.seconds = started.elapsed().as_secs_f64();
+    Ok(summary)
+}
+
+/// What there is to be done, and what is known.
+struct Begun {
+    manifest: Manifest,
+    summary: Summary,
+    tasks: Vec<Task>,
+    settled: Vec<Record>,
+}
+
+/// Looks at all that is there.
+fn begin(settings: &Settings, sources: &[PathBuf], jobs: &Jobs<'_>, watch: &dyn Watch) -> Result<Begun> {
+    let mut manifest = Manifest::open(&settings.manifests.join(manifest::NAME))?;
     gather(settings, &mut manifest, watch)?;
-    end_what_was_begun(&crew, &mut manifest)?;
+    end_what_was_begun(jobs, &mut manifest)?;
     let found = tree::walk(sources, &own_folders(settings), settings.follow)?;
-    let Surveyed { tasks, settled, others } = crew.install(|| survey::survey(found, settings, &manifest))?;
-    let inputs: Vec<PathBuf> = tasks.iter().map(|t| t.input().to_owned()).collect();
-    others.iter().try_for_each(|record| add(&mut manifest, record))?;
+    let Surveyed { tasks, settled, others } = jobs.install(|| survey::survey(found, settings, &manifest))?;
     let mut summary = Summary::default();
     settled.iter().for_each(|record| summary.add(record, true));
-    others.iter().for_each(|record| summary.add(record, false));
+    for record in &others {
+        summary.add(record, false);
+        add(&mut manifest, record)?;
+    }
+    Ok(Begun { manifest, summary, tasks, settled })
+}
+
+/// Cuts what is to be cut, and lets go of what was cut before and should go.
+fn cut(
+    summary: &mut Summary,
+    jobs: &Jobs<'_>,
+    tasks: Vec<Task>,
+    settled: Vec<Record>,
+    manifest: &mut Manifest,
+    watch: &dyn Watch,
+) -> Result<()> {
+    let inputs: Vec<PathBuf> = tasks.iter().map(|t| t.input().to_owned()).collect();
     watch.begin(tasks.len(), tasks.iter().map(Task::bytes).sum());
-    let shared = Mutex::new(&mut manifest);
-    settled.into_iter().try_for_each(|mut record| crew.dispose(&mut record, &shared))?;
-    crew.cut(tasks, &shared)?;
-    finish(&mut summary, &crew, &inputs, watch, started);
-    Ok(summary)
+    let shared = Mutex::new(manifest);
+    settled.into_iter().try_for_each(|mut record| jobs.dispose(&mut record, &shared))?;
+    jobs.cut(tasks, &shared)?;
+    let ended = jobs.ended();
+    ended.iter().for_each(|record| summary.add(record, false));
+    let ended: BTreeSet<&Path> = ended.iter().map(Record::input).collect();
+    for input in inputs.iter().filter(|input| !ended.contains(input.as_path())) {
+        summary.missing(objects::shown(input), "it was not begun, or stopped");
+    }
+    summary.stopped = watch.stop();
+    Ok(())
 }
 
 /// Takes over what entries of lists have done.
 fn gather(settings: &Settings, manifest: &mut Manifest, watch: &dyn Watch) -> Result<()> {
-    let Ok(pieces) = std::fs::read_dir(settings.manifests.join(PIECES)) else { return damaged(manifest, watch) };
+    let Ok(pieces) = std::fs::read_dir(settings.manifests.join(manifest::PIECES)) else {
+        return damaged(manifest, watch);
+    };
     let mut paths: Vec<PathBuf> = pieces.filter_map(|p| Some(p.ok()?.path())).collect();
     paths.retain(|p| p.extension().is_some_and(|e| e == "jsonl"));
     paths.sort();
@@ -85,23 +118,11 @@ fn add(manifest: &mut Manifest, record: &Record) -> Result<()> {
 }
 
 /// Ends what a killed run began: dumps that were to go when their cuts were there.
-fn end_what_was_begun(crew: &Crew<'_>, manifest: &mut Manifest) -> Result<()> {
+fn end_what_was_begun(jobs: &Jobs<'_>, manifest: &mut Manifest) -> Result<()> {
     let going = manifest.records().filter(|r| matches!(r.source, Source::Going(_)));
     let going: Vec<Record> = going.cloned().collect();
     let shared = Mutex::new(manifest);
-    going.into_iter().try_for_each(|mut record| crew.dispose(&mut record, &shared))
-}
-
-/// Adds what became of inputs that were to be cut.
-fn finish(summary: &mut Summary, crew: &Crew<'_>, inputs: &[PathBuf], watch: &dyn Watch, started: Instant) {
-    let ended = crew.ended();
-    ended.iter().for_each(|record| summary.add(record, false));
-    let ended: BTreeSet<&Path> = ended.iter().map(Record::input).collect();
-    for input in inputs.iter().filter(|input| !ended.contains(input.as_path())) {
-        summary.missing(objects::shown(input), "it was not begun, or stopped");
-    }
-    summary.stopped = watch.stop();
-    summary.seconds = started.elapsed().as_secs_f64();
+    going.into_iter().try_for_each(|mut record| jobs.dispose(&mut record, &shared))
 }
 
 /// Writes a list of what [`run`] would do.
@@ -116,18 +137,8 @@ pub fn plan(
     watch: &dyn Watch,
 ) -> Result<(List, Summary)> {
     let started = Instant::now();
-    let crew = Crew::new(settings, watch)?;
-    let mut manifest = Manifest::open(&settings.manifests.join(MANIFEST))?;
-    gather(settings, &mut manifest, watch)?;
-    end_what_was_begun(&crew, &mut manifest)?;
-    let found = tree::walk(sources, &own_folders(settings), settings.follow)?;
-    let Surveyed { tasks, settled, others } = crew.install(|| survey::survey(found, settings, &manifest))?;
-    let mut summary = Summary::default();
-    settled.iter().for_each(|record| summary.add(record, true));
-    for record in others {
-        summary.add(&record, false);
-        add(&mut manifest, &record)?;
-    }
+    let jobs = Jobs::new(settings, watch)?;
+    let Begun { mut summary, tasks, manifest: _held, .. } = begin(settings, sources, &jobs, watch)?;
     let whole = |path: &Path| match objects::is_url(path) {
         true => Ok(path.to_owned()),
         false => std::path::absolute(path).map_err(|e| Error::read(path.display().to_string(), e)),
@@ -153,11 +164,11 @@ pub fn work(settings: &Settings, list: &List, index: usize, watch: &dyn Watch) -
             format!("--index {index}: the entries are 0 to {last}")
         })
     })?;
-    let crew = Crew::new(settings, watch)?;
+    let jobs = Jobs::new(settings, watch)?;
     let mut manifest = Manifest::open(&list.manifest(index))?;
     damaged(&manifest, watch)?;
-    end_what_was_begun(&crew, &mut manifest)?;
-    let all = Manifest::read(&settings.manifests.join(MANIFEST))?;
+    end_what_was_begun(&jobs, &mut manifest)?;
+    let all = Manifest::read(&settings.manifests.join(manifest::NAME))?;
     let outputs = Outputs::of(&settings.out)?;
     let (mut summary, mut tasks, mut settled) = (Summary::default(), Vec::new(), Vec::new());
     for dump in &entry.dumps {
@@ -192,12 +203,8 @@ pub fn work(settings: &Settings, list: &List, index: usize, watch: &dyn Watch) -
     let ours: Vec<Record> =
         tasks.iter().filter_map(|t| all.of(t.input()).filter(|_| manifest.of(t.input()).is_none())).cloned().collect();
     ours.into_iter().try_for_each(|record| manifest.add(record))?;
-    let inputs: Vec<PathBuf> = tasks.iter().map(|t| t.input().to_owned()).collect();
-    watch.begin(tasks.len(), tasks.iter().map(Task::bytes).sum());
-    let shared = Mutex::new(&mut manifest);
-    settled.into_iter().try_for_each(|mut record| crew.dispose(&mut record, &shared))?;
-    crew.cut(tasks, &shared)?;
-    finish(&mut summary, &crew, &inputs, watch, started);
+    cut(&mut summary, &jobs, tasks, settled, &mut manifest, watch)?;
+    summary.seconds = started.elapsed().as_secs_f64();
     Ok(summary)
 }
 
@@ -218,7 +225,7 @@ fn identify(dump: &Dump) -> Result<Task> {
 /// # Errors
 /// [`Error::Busy`], and those of the manifests.
 pub fn collect(settings: &Settings, list: &List, watch: &dyn Watch) -> Result<Summary> {
-    let mut manifest = Manifest::open(&settings.manifests.join(MANIFEST))?;
+    let mut manifest = Manifest::open(&settings.manifests.join(manifest::NAME))?;
     gather(settings, &mut manifest, watch)?;
     let outputs = Outputs::of(&settings.out)?;
     let mut summary = Summary::default();

@@ -22,7 +22,7 @@ const MOST_JOBS: usize = 16;
 
 /// Cuts dumps.
 #[derive(Debug)]
-pub struct Crew<'a> {
+pub struct Jobs<'a> {
     settings: &'a Settings,
     watch: &'a dyn Watch,
     pool: Arc<rayon::ThreadPool>,
@@ -30,7 +30,7 @@ pub struct Crew<'a> {
     ended: Mutex<Vec<Record>>,
 }
 
-impl<'a> Crew<'a> {
+impl<'a> Jobs<'a> {
     /// Starts the threads.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl<'a> Crew<'a> {
     }
 
     /// How many cuts run at once, of so many.
-    fn jobs(&self, tasks: usize) -> usize {
+    fn at_once(&self, tasks: usize) -> usize {
         let room = self.settings.memory.map_or(usize::MAX, |m| (m / GOOD) as usize);
         let good = self.pool.current_num_threads().min(MOST_JOBS).min(room);
         self.settings.jobs.unwrap_or(good).min(tasks).max(1)
@@ -64,7 +64,7 @@ impl<'a> Crew<'a> {
     /// # Errors
     /// Those of the manifest: without it nothing more is begun.
     pub fn cut(&self, tasks: Vec<Task>, manifest: &Mutex<&mut Manifest>) -> Result<()> {
-        let jobs = self.jobs(tasks.len());
+        let jobs = self.at_once(tasks.len());
         let again = self.round(tasks, jobs, jobs > 1, manifest)?;
         if again.is_empty() || self.watch.stop().is_some() {
             Ok(())
@@ -109,27 +109,22 @@ impl<'a> Crew<'a> {
     /// Cuts one; whether it should be tried again.
     fn one(&self, task: &Task, jobs: usize, put_off: bool, manifest: &Mutex<&mut Manifest>) -> Result<bool> {
         let add = |record: Record| manifest.lock().map_err(|_| stopped())?.add(record);
-        let ours = {
-            let manifest = manifest.lock().map_err(|_| stopped())?;
-            manifest.of(task.input()).map(|r| r.may_replace(&task.files, &task.output))
-        };
+        let known = manifest.lock().map_err(|_| stopped())?.of(task.input()).cloned();
+        let ours = known.as_ref().is_some_and(|r| r.may_replace(&task.files, &task.output));
         // All that is left of another dump: neither its cut nor what is known of it is replaced.
-        let at_stake = ours == Some(false) && {
-            let manifest = manifest.lock().map_err(|_| stopped())?;
-            manifest.of(task.input()).is_some_and(|r| r.status == Status::Done && r.source != Source::Kept)
-        };
-        let ours = ours == Some(true);
+        let at_stake = !ours && known.is_some_and(|r| r.status == Status::Done && r.source != Source::Kept);
         let settings = self.settings;
         let started = Instant::now();
         let mut record = Record::started(task.files.clone(), Some(&task.output), &settings.wish);
         let path = objects::below(&settings.out, &task.output)?;
-        let free = if settings.overwrite || ours { Ok(true) } else { exists(&path).map(|there| !there) };
+        let overwrite = settings.overwrite || ours;
+        let free = if overwrite { Ok(true) } else { exists(&path).map(|there| !there) };
         let mut begun = false;
         let done = match free {
             Ok(true) => {
                 add(record.clone())?;
                 begun = true;
-                self.write(task, &path, settings.overwrite || ours, jobs)
+                self.write(task, &path, overwrite, jobs)
             }
             Ok(false) => Err(Error::OutputExists(objects::shown(&path))),
             Err(e) => Err(e),
@@ -153,10 +148,11 @@ impl<'a> Crew<'a> {
         record.seconds = started.elapsed().as_secs_f64();
         record.at = super::record::now();
         let passing = put_off && record.status == Status::Trouble && self.watch.stop().is_none();
-        if record.status == Status::Refused && at_stake {
+        if at_stake && record.status == Status::Refused {
             let why = "what stands there is the cut of an earlier dump of this name, which is gone; give -f, or another --out";
-            record.reason = Some(format!("{}: {why}", path.display()));
-        } else {
+            record.reason = Some(format!("{}: {why}", objects::shown(&path)));
+        }
+        if begun || !at_stake {
             add(record.clone())?;
         }
         if passing {
@@ -241,7 +237,7 @@ impl<'a> Crew<'a> {
             None => Ok(report),
             Some(why) => {
                 // The whole dump is there, so that half a cut is good for nothing.
-                report.output.files.iter().for_each(|left| drop(std::fs::remove_file(left)));
+                report.output.files.iter().for_each(|left| remove(Path::new(left)));
                 Err(Error::Incomplete(why.clone()))
             }
         }
@@ -258,11 +254,14 @@ impl<'a> Crew<'a> {
 
 /// Whether something has this name.
 fn exists(path: &Path) -> Result<bool> {
-    let Some(url) = objects::url(path) else { return Ok(path.symlink_metadata().is_ok()) };
-    match objects::head(url) {
-        Ok(_) => Ok(true),
-        Err(Error::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(e),
+    objects::url(path).map_or_else(|| Ok(path.symlink_metadata().is_ok()), objects::exists)
+}
+
+/// Removes what is of no use; if it cannot be, it says of itself that it is incomplete.
+fn remove(path: &Path) {
+    match objects::url(path) {
+        Some(url) => drop(objects::remove(url)),
+        None => drop(std::fs::remove_file(path)),
     }
 }
 
