@@ -178,8 +178,8 @@ impl<'a> Machine<'a> {
             }
         }
         // PV domains' L4 tables have copies of Xen's entries.
-        for va in (start..end).step_by((512 * GIB_FRAMES) as usize).chain([end - 1]) {
-            let (index, entry) = self.tables.slot(self.seed.direct_map + va * PAGE_BYTES)?;
+        for mfn in (start..end).step_by((512 * GIB_FRAMES) as usize).chain([end - 1]) {
+            let (index, entry) = self.tables.slot(self.seed.direct_map + mfn * PAGE_BYTES)?;
             for root in &self.seed.roots {
                 self.memory.set_word(root * PAGE_BYTES + index * 8, entry)?;
             }
@@ -263,7 +263,6 @@ impl<'a> Machine<'a> {
             let data = share.frames - leaves - middles - 1;
             let top = share.frame(share.frames - 1);
             let empty = [u64::MAX; FAN as usize];
-            // As Linux has it: parts without any page lead to shared ones, here to the first leaf's neighbours' holes.
             for n in 0..middles {
                 self.memory.set_words(share.frame(data + leaves + n) * PAGE_BYTES, &empty)?;
             }

@@ -246,6 +246,7 @@ impl<'h> Builder<'h> {
     pub(super) fn finish(mut self) -> P2m {
         self.sort();
         self.settle();
+        self.out.runs.shrink_to_fit();
         self.out.by_mfn = by_mfn(&self.out.runs);
         self.out.foreign.sort_unstable();
         // With four bits there are no types 14 and 15, but with three a locked table (bit 60) looks like type 7.
@@ -259,9 +260,9 @@ impl<'h> Builder<'h> {
 impl Builder<'_> {
     /// Repairs come out of order.
     fn sort(&mut self) {
-        let mut runs = std::mem::take(&mut self.out.runs);
-        runs.sort_unstable_by_key(|r| r.pfn);
-        runs.into_iter().for_each(|run| push(&mut self.out.runs, run));
+        self.out.runs.sort_unstable_by_key(|r| r.pfn);
+        // In place: memory in single frames has a run for each page, and there is only so much memory.
+        self.out.runs.dedup_by(|run, last| joins(last, *run));
         self.typed.sort_unstable_by_key(|t| t.0);
     }
 
@@ -309,24 +310,34 @@ fn note(list: &mut Vec<(u64, u64)>, first: u64, count: u64) {
 /// The runs in order of MFN. Frames that two PFNs have (where the M2P says nothing) go to the first run, or a search would
 /// miss some.
 pub(super) fn by_mfn(runs: &[Run]) -> Vec<Run> {
-    let (mut sorted, mut out) = (runs.to_vec(), Vec::new());
+    let mut sorted = runs.to_vec();
     sorted.sort_unstable_by_key(|r| (r.mfn, r.pfn));
     let mut covered = 0;
-    for run in sorted {
+    sorted.retain_mut(|run| {
         let skip = u64::saturating_sub(covered, run.mfn.0);
-        if skip < run.len {
-            covered = run.mfn.0 + run.len;
-            let (pfn, mfn) = (Pfn(run.pfn.0 + skip), Mfn(run.mfn.0 + skip));
-            push(&mut out, Run { pfn, mfn, len: run.len - skip });
+        if skip >= run.len {
+            return false;
         }
-    }
-    out
+        covered = run.mfn.0 + run.len;
+        *run = Run { pfn: Pfn(run.pfn.0 + skip), mfn: Mfn(run.mfn.0 + skip), len: run.len - skip };
+        true
+    });
+    sorted.dedup_by(|run, last| joins(last, *run));
+    sorted
 }
 
 /// Appends, joining a run that goes on.
 pub(super) fn push(runs: &mut Vec<Run>, run: Run) {
-    match runs.last_mut() {
-        Some(last) if last.pfn.0 + last.len == run.pfn.0 && last.mfn.0 + last.len == run.mfn.0 => last.len += run.len,
-        _ => runs.push(run),
+    if !runs.last_mut().is_some_and(|last| joins(last, run)) {
+        runs.push(run);
     }
+}
+
+/// Joins a run to the one that it goes on from, if it does.
+fn joins(last: &mut Run, run: Run) -> bool {
+    let goes_on = last.pfn.0 + last.len == run.pfn.0 && last.mfn.0 + last.len == run.mfn.0;
+    if goes_on {
+        last.len += run.len;
+    }
+    goes_on
 }
