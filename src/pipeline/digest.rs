@@ -14,6 +14,11 @@ pub const HEX_DIGITS: usize = 2 * blake3::OUT_LEN;
 pub struct Leaves(Vec<u8>);
 
 impl Leaves {
+    /// Takes all out again.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// Appends a page's.
     pub fn push(&mut self, pfn: Pfn, page: &[u8]) {
         let hash = blake3::Hasher::new().update(&pfn.0.to_le_bytes()).update(page).finalize();

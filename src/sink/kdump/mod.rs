@@ -101,6 +101,7 @@ pub fn write(
                 if let Some(digest) = &mut digest {
                     digest.add(&packed.leaves);
                 }
+                packer.reuse(packed);
                 advance(progress, pages)
             },
         )

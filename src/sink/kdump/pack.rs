@@ -3,7 +3,7 @@
 use crate::error::{Absence, Error, Result};
 use crate::pipeline::codec::{Codec, Compressor};
 use crate::pipeline::digest::Leaves;
-use crate::pipeline::walk::{Chunk, Piece, Ranked, Walker};
+use crate::pipeline::walk::{CHUNK, Chunk, Piece, Ranked, Walker};
 use crate::plan::order::Rank;
 use crate::units::{PAGE_SIZE, Pfn};
 use crate::zero::one_word;
@@ -32,25 +32,50 @@ pub(super) enum Stored {
     },
 }
 
+impl Packed {
+    /// Room for a chunk. Of its memory only what is used is ever taken.
+    fn new() -> Self {
+        let (data, pages) = (Vec::with_capacity(CHUNK as usize * PAGE_SIZE), Vec::with_capacity(CHUNK as usize));
+        Self { first: 0, data, pages, leaves: Leaves::default() }
+    }
+
+    fn cleared(mut self, first: u64) -> Self {
+        self.first = first;
+        self.data.clear();
+        self.pages.clear();
+        self.leaves.clear();
+        self
+    }
+}
+
 /// Packs chunks, from many threads.
 pub(super) struct Packer<'w, 'a> {
     walker: &'w Walker<'a>,
     codec: Codec,
     digest: bool,
     idle: Mutex<Vec<Compressor>>,
+    /// Results that were written: what they take is asked of the system once, and stays in the processor's cache.
+    spent: Mutex<Vec<Packed>>,
 }
 
 impl<'w, 'a> Packer<'w, 'a> {
     pub(super) fn new(walker: &'w Walker<'a>, codec: Codec, digest: bool) -> Self {
-        Self { walker, codec, digest, idle: Mutex::new(Vec::new()) }
+        Self { walker, codec, digest, idle: Mutex::default(), spent: Mutex::default() }
+    }
+
+    /// Takes back what was written, to be filled again.
+    pub(super) fn reuse(&self, packed: Packed) {
+        if let Ok(mut spent) = self.spent.lock() {
+            spent.push(packed);
+        }
     }
 
     pub(super) fn pack(&self, chunk: Chunk, rank: Option<Rank>) -> Result<Packed> {
         let stopped = |_| Error::Usage("a worker stopped".into());
         let reused = self.idle.lock().map_err(|_| stopped(()))?.pop();
         let mut compressor = reused.map_or_else(|| self.codec.compressor(), Ok)?;
-        let pages = Vec::with_capacity(chunk.pages as usize);
-        let mut packed = Packed { first: chunk.first, data: Vec::new(), pages, leaves: Leaves::default() };
+        let spent = self.spent.lock().map_err(|_| stopped(()))?.pop();
+        let mut packed = spent.unwrap_or_else(Packed::new).cleared(chunk.first);
         let drop_zero = self.walker.plan().level.drops_zeros();
         self.walker.visit_ranked(chunk, rank, |piece| {
             let (pfn, piece) = match piece {
