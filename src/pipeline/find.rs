@@ -8,7 +8,7 @@ use super::{Progress, advance};
 use crate::bitmap::Bitmap;
 use crate::error::{Absence, Result};
 use crate::units::{PAGE_SIZE, Pfn};
-use crate::zero::is_zero;
+use crate::zero::{certainly_full, is_zero};
 use std::collections::BTreeMap;
 
 /// A bit for each page of a chunk.
@@ -63,7 +63,16 @@ pub fn find_data(walker: &Walker<'_>, digest: bool, crew: &Crew, progress: &dyn 
                 at += 1;
             };
             match piece {
-                Piece::Plain(bytes) => bytes.chunks_exact(PAGE_SIZE).for_each(page),
+                Piece::Plain(bytes) if digest => bytes.chunks_exact(PAGE_SIZE).for_each(page),
+                Piece::Plain(bytes) => {
+                    for some in bytes.chunks(64 * PAGE_SIZE) {
+                        let full = if drop_zeros { certainly_full(some) } else { u64::MAX };
+                        for (n, page) in (0..).zip(some.chunks_exact(PAGE_SIZE)) {
+                            set(&mut part.data, at, u64::from(full >> n & 1 == 1 || !is_zero(page)));
+                            at += 1;
+                        }
+                    }
+                }
                 Piece::Altered(bytes) => page(bytes),
                 Piece::Zeros(n) => {
                     if digest {
