@@ -14,12 +14,16 @@ use std::path::Path;
 use xdump_cut::linux::kernel::Landmarks;
 use xdump_cut::linux::{Kernel, note};
 use xdump_cut::pipeline::codec::Codec;
+use xdump_cut::pipeline::crew::Crew;
+use xdump_cut::pipeline::ordered::ordered;
 use xdump_cut::plan::Plan;
 use xdump_cut::plan::level::Level;
 use xdump_cut::plan::selection::{Known, Selection};
+use xdump_cut::sink::Output;
 use xdump_cut::source::{MachineMemory, OpenOptions, Vmcore, open};
+use xdump_cut::units::{PAGE_SIZE, Page, Pfn};
 use xdump_cut::xen::{Host, P2m};
-use xdump_cut::zero::is_zero;
+use xdump_cut::zero::{certainly_full, is_zero};
 
 fn stages(c: &mut Criterion) {
     let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/xen-4.17-linux-6.12-panic/vmcore.zst");
@@ -73,6 +77,27 @@ fn stages(c: &mut Criterion) {
         })
     });
 
+    let known = Known { kernel: None, found: None, names: None, landmarks: &Landmarks::default() };
+    let plan = Plan::new(&host, domain, &p2m, Selection::make(&known, &p2m, Level::ZEROS, false));
+    let mut frames = host.frames.cursor();
+    let tables: Vec<(Pfn, Page)> = plan
+        .tables()
+        .iter()
+        .map(|t| (t.pfn, mem.page(p2m.mfn(t.pfn).unwrap()).unwrap().into_owned().try_into().unwrap()))
+        .collect();
+    let mut group = c.benchmark_group("page tables");
+    group.throughput(Throughput::Elements(tables.len() as u64));
+    group.bench_function("copy and rewrite", |b| {
+        b.iter(|| {
+            for (pfn, table) in &tables {
+                let mut page = *table;
+                plan.alter(Some(&mut frames), *pfn, &mut page);
+                black_box(&page);
+            }
+        })
+    });
+    group.finish();
+
     let mut group = c.benchmark_group("zero test");
     group.throughput(Throughput::Bytes(pages.len() as u64 * 4096));
     group.bench_function("all pages of the domain", |b| {
@@ -81,6 +106,18 @@ fn stages(c: &mut Criterion) {
             assert_eq!(zero + full.len(), pages.len());
         })
     });
+    let together = pages.concat();
+    group.bench_function("all pages of the domain, by a first look at many", |b| {
+        b.iter(|| {
+            let zero = |some: &[u8]| {
+                let full = certainly_full(some);
+                (0..).zip(some.chunks_exact(PAGE_SIZE)).filter(|(n, p)| full >> n & 1 == 0 && is_zero(p)).count()
+            };
+            let zero: usize = black_box(&together).chunks(64 * PAGE_SIZE).map(zero).sum();
+            assert_eq!(zero + full.len(), pages.len());
+        })
+    });
+    drop(together);
     group.finish();
 
     let mut group = c.benchmark_group("compress pages that are not zero");
@@ -99,6 +136,32 @@ fn stages(c: &mut Criterion) {
         });
         println!("{codec}: ratio {:.2}", (full.len() * 4096) as f64 / out.len() as f64);
     }
+    group.finish();
+
+    // What the writing costs apart from what is written.
+    let folder = tempfile::tempdir().unwrap();
+    let crew = Crew::new(0, None).unwrap();
+    let chunk: Vec<u8> = full.iter().cycle().take(256).flat_map(|p| p.iter().copied()).collect();
+    let mut group = c.benchmark_group("hand over and write 64 results of 1 MiB in order");
+    group.throughput(Throughput::Bytes(64 * chunk.len() as u64)).sample_size(10);
+    group.bench_function("to a file", |b| {
+        b.iter(|| {
+            let out = Output::create(&folder.path().join("out"), true, &sample).unwrap();
+            let mut at = 0;
+            ordered(
+                &crew,
+                0..64,
+                |_| Ok(&chunk),
+                |bytes: &Vec<u8>| {
+                    out.write_at(bytes, at)?;
+                    at += bytes.len() as u64;
+                    Ok(())
+                },
+            )
+            .unwrap();
+            at
+        })
+    });
     group.finish();
 
     // Why lzo is a feature.
