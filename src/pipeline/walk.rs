@@ -6,9 +6,10 @@ use crate::plan::order::Rank;
 use crate::plan::pieces::Spot;
 use crate::source::MachineMemory;
 use crate::source::machine::Run as Bytes;
-use crate::units::{Mfn, PAGE_SIZE, Page, Pfn};
+use crate::units::{FileOffset, Mfn, PAGE_SIZE, Page, Pfn};
 use crate::xen::frame_table::Cursor;
 use crate::xen::{FrameTable, Host};
+use std::fs::File;
 use std::sync::Mutex;
 
 /// Pages that one task handles: 1 MiB, what storage likes to be read in.
@@ -125,6 +126,11 @@ impl<'a> Walker<'a> {
     /// Storage that is far away is told of each chunk when it is taken.
     pub fn chunks(&self, rank: Option<Rank>) -> impl Iterator<Item = Chunk> {
         chunks(self.plan).inspect(move |chunk| self.expect(*chunk, rank))
+    }
+
+    /// The file that a plain piece's bytes are mapped from, and where they stand in it.
+    pub fn behind(&self, bytes: &[u8]) -> Option<(&File, FileOffset)> {
+        self.mem.source().behind(bytes)
     }
 
     /// Whether its pages are read from far away.

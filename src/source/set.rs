@@ -3,6 +3,7 @@
 use super::holes::Holes;
 use super::storage::{History, ReadAt};
 use crate::units::{FileOffset, PAGE_BYTES};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 
@@ -51,6 +52,10 @@ impl ReadAt for Set {
     fn slice(&self, at: FileOffset, len: usize) -> Option<&[u8]> {
         let (file, at) = self.part(at)?;
         file.slice(at, len)
+    }
+
+    fn behind(&self, slice: &[u8]) -> Option<(&File, FileOffset)> {
+        self.parts.iter().find_map(|(file, _)| file.behind(slice))
     }
 
     fn holes(&self) -> &Holes {

@@ -32,6 +32,12 @@ pub trait ReadAt: Send + Sync + Debug {
     /// The bytes in place, where the storage is memory.
     fn slice(&self, at: FileOffset, len: usize) -> Option<&[u8]>;
 
+    /// The file that bytes of [`Self::slice`] are mapped from, and where they stand in it: who writes a file can have the
+    /// system share or copy them there.
+    fn behind(&self, _slice: &[u8]) -> Option<(&File, FileOffset)> {
+        None
+    }
+
     /// The ranges that the file system has no blocks for: they read as zeros and need not be read.
     fn holes(&self) -> &Holes;
 
@@ -168,6 +174,7 @@ impl ReadAt for FileSource {
 /// A file mapped as a whole.
 #[derive(Debug)]
 pub struct MapSource {
+    file: File,
     map: memmap2::Mmap,
     holes: Holes,
     history: History,
@@ -184,7 +191,7 @@ impl MapSource {
         // A device's mapping does not know its size.
         let Ok(len) = usize::try_from(source.len) else { return Err(source) };
         match map_part(&source.file, 0, len) {
-            Ok(map) => Ok(Self { map, holes: source.holes, history: source.history }),
+            Ok(map) => Ok(Self { file: source.file, map, holes: source.holes, history: source.history }),
             Err(_) => Err(source),
         }
     }
@@ -228,6 +235,12 @@ impl ReadAt for MapSource {
         self.map.get(start..start.checked_add(len)?)
     }
 
+    fn behind(&self, slice: &[u8]) -> Option<(&File, FileOffset)> {
+        let at = slice.as_ptr().addr().checked_sub(self.map.as_ptr().addr())?;
+        let ours = self.map.get(at..at.checked_add(slice.len())?)?;
+        std::ptr::eq(ours, slice).then_some((&self.file, FileOffset(at as u64)))
+    }
+
     fn holes(&self) -> &Holes {
         &self.holes
     }
@@ -255,5 +268,22 @@ impl ReadAt for Vec<u8> {
 
     fn holes(&self) -> &Holes {
         Holes::none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn what_is_mapped_knows_where_it_stands() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[1; 10_000]).unwrap();
+        let map = MapSource::new(FileSource::new(file).unwrap()).unwrap();
+        let at = |slice: &[u8]| map.behind(slice).map(|(_, at)| at.0);
+        let slice = map.slice(FileOffset(5_000), 5_000).unwrap();
+        assert_eq!((at(slice), at(&slice[10..20])), (Some(5_000), Some(5_010)));
+        assert_eq!((at(&[1; 10]), at(&slice.to_vec())), (None, None));
     }
 }

@@ -100,7 +100,11 @@ pub(crate) const MORE: &[(&str, &[(&str, &str)])] = &[
                 "N files of like size, each with all headers. crash vmlinux OUT.1 OUT.2 ... opens them, makedumpfile \
                   --reassemble joins them, and so does xdump-cut --split OUT.1 OUT.2 ... The pages are read twice.",
             ),
-            ("elf", "An ELF64 vmcore, as QEMU writes it, uncompressed; for gdb too. The pages are read twice."),
+            (
+                "elf",
+                "An ELF64 vmcore, as QEMU writes it, uncompressed; for gdb too. The pages are read twice. Beside the dump on a \
+                 file system that can (XFS, Btrfs), pages that were not altered share their blocks with the dump.",
+            ),
             (
                 "elf.zst",
                 "The same in zstd, in frames of 128 KiB with a seek table: zstd -d gives the ELF file, and programs that know \

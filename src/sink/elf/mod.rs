@@ -147,7 +147,10 @@ fn write_chunk(walker: &Walker<'_>, chunk: Chunk, data: &Bitmap, layout: &Layout
                         n += 1;
                     }
                     let part = bytes.get(start as usize * PAGE_SIZE..n as usize * PAGE_SIZE).unwrap_or_default();
-                    out.write_at(part, at)?;
+                    match walker.behind(part) {
+                        Some((file, from)) => out.copy_at(file, from, part, at)?,
+                        None => out.write_at(part, at)?,
+                    }
                 }
                 index += pages;
             }

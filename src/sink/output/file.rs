@@ -1,12 +1,14 @@
 //! A file that is complete under its name, or not there at all.
 
 use crate::error::{Error, Result};
-use rustix::fs::{Advice, CWD, FlockOperation, OFlags, RenameFlags, fadvise, flock, renameat_with};
+use crate::units::FileOffset;
+use rustix::fs::{Advice, CWD, FlockOperation, OFlags, RenameFlags, copy_file_range, fadvise, flock, renameat_with};
 use rustix::io::Errno;
 use std::fs::{File, FileType, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What is written to, and how it gets its name.
 #[derive(Debug)]
@@ -16,6 +18,8 @@ pub(super) struct Target {
     /// The name until it is complete; none for a device or a pipe, which are written in place.
     temporary: Option<PathBuf>,
     overwrite: bool,
+    /// Whether [`Self::share`] has failed: the files are not of one file system, say.
+    alone: AtomicBool,
     /// The object that it becomes, which `path` is the URL of.
     #[cfg(feature = "objects")]
     object: Option<super::object::Object>,
@@ -48,6 +52,7 @@ impl Target {
             path,
             temporary,
             overwrite,
+            alone: AtomicBool::new(false),
             #[cfg(feature = "objects")]
             object,
         }
@@ -85,6 +90,21 @@ impl Target {
     /// Whether it is a new file.
     pub(super) fn is_new(&self) -> bool {
         self.temporary.is_some()
+    }
+
+    /// Has the system take bytes of another file over; how many it took. Those that it did not are for the caller to write,
+    /// and if there is a reason for that, such as a full disk, he will see it.
+    pub(super) fn share(&self, file: &File, from: FileOffset, len: usize, at: u64) -> usize {
+        let (mut from, mut to, mut done) = (from.0, at, 0);
+        while done < len && !self.alone.load(Ordering::Relaxed) {
+            match copy_file_range(file, Some(&mut from), &self.file, Some(&mut to), len - done) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(Errno::INTR) => {}
+                Err(_) => self.alone.store(true, Ordering::Relaxed),
+            }
+        }
+        done
     }
 
     /// The file once more, of which the system forgets what it has in memory, so that the disk has to tell.

@@ -7,6 +7,7 @@ mod object;
 
 use crate::error::{Error, Result};
 use crate::objects;
+use crate::units::FileOffset;
 use file::Target;
 use flat::Flat;
 use std::fmt;
@@ -15,6 +16,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Mutex;
+
+/// Bytes in a row that are worth a system call and an extent of their own.
+const WORTH_SHARING: usize = 64 << 10;
 
 /// How bytes reach the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +167,24 @@ impl Output {
         done.map_err(|e| self.error(e))
     }
 
+    /// Writes bytes that also stand in `file` from `from` on, at a position. Where the file system can, the two files share
+    /// them, which costs nothing; else the system copies them itself, which costs less than to be handed them.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn copy_at(&self, file: &File, from: FileOffset, bytes: &[u8], at: u64) -> Result<()> {
+        let mut done = 0;
+        if let Some(target) = self.target.as_ref().filter(|_| bytes.len() >= WORTH_SHARING && self.is_new())
+            && self.end_of(bytes, at) <= self.limit
+        {
+            done = target.share(file, from, bytes.len(), at);
+        }
+        match bytes.get(done..) {
+            Some(rest) if !rest.is_empty() => self.write_at(rest, at + done as u64),
+            _ => Ok(()),
+        }
+    }
+
     /// How large it is with this, of a stream too.
     fn end_of(&self, bytes: &[u8], at: u64) -> u64 {
         let stream = self.stream.as_ref().and_then(|s| s.lock().ok());
@@ -235,5 +257,60 @@ impl Output {
             Some(target) => target.error(e),
             None => Error::write("standard output", e),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// Copies a part of a file in `folder` to a position.
+    fn copies(folder: &Path, from: usize, at: u64) {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..300_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let mut file = tempfile::tempfile_in(folder).unwrap();
+        file.write_all(&bytes).unwrap();
+        let path = dir.path().join("out");
+        let out = Output::create(&path, false, Path::new("no dump")).unwrap();
+        let part = &bytes[from..from + 200_000];
+        out.copy_at(&file, FileOffset(from as u64), part, at).unwrap();
+        out.commit().unwrap();
+        let mut written = std::fs::read(path).unwrap();
+        let rest = written.split_off(at as usize);
+        assert!(written.iter().all(|b| *b == 0) && rest == part, "{from} {at}");
+    }
+
+    #[test]
+    fn bytes_of_another_file_come_over_wherever_it_is() {
+        for (from, at) in [(0, 0), (4096, 8192), (1, 4096), (4096, 4095), (77, 99)] {
+            copies(&std::env::temp_dir(), from, at);
+            // Another file system, as a rule.
+            copies(Path::new("/dev/shm"), from, at);
+        }
+    }
+
+    #[test]
+    fn what_the_file_does_not_have_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        let out = Output::create(&path, false, Path::new("no dump")).unwrap();
+        let mut short = tempfile::tempfile_in(dir.path()).unwrap();
+        short.write_all(&[7; 70_000]).unwrap();
+        out.copy_at(&short, FileOffset(0), &[7; 200_000], 0).unwrap();
+        out.commit().unwrap();
+        assert!(std::fs::read(path).unwrap() == [7; 200_000]);
+    }
+
+    #[test]
+    fn what_is_shared_counts_for_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = tempfile::tempfile_in(dir.path()).unwrap();
+        let bytes = vec![7; 200_000];
+        file.write_all(&bytes).unwrap();
+        let out = Output::create(&dir.path().join("out"), false, Path::new("no dump")).unwrap().with_limit(200_000);
+        out.copy_at(&file, FileOffset(0), &bytes, 0).unwrap();
+        let error = out.copy_at(&file, FileOffset(0), &bytes, 1).unwrap_err();
+        assert!(error.ends_early() && error.to_string().contains("200000"), "{error}");
     }
 }
