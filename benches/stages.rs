@@ -98,28 +98,36 @@ fn stages(c: &mut Criterion) {
     });
     group.finish();
 
+    zero_test(c, &pages, full.len());
+    codecs(c, &full);
+    writing(c, &full, &sample);
+    lzo(c, &full);
+}
+
+fn zero_test(c: &mut Criterion, pages: &[Vec<u8>], full: usize) {
     let mut group = c.benchmark_group("zero test");
     group.throughput(Throughput::Bytes(pages.len() as u64 * 4096));
     group.bench_function("all pages of the domain", |b| {
         b.iter(|| {
             let zero = pages.iter().filter(|p| is_zero(black_box(p))).count();
-            assert_eq!(zero + full.len(), pages.len());
+            assert_eq!(zero + full, pages.len());
         })
     });
     let together = pages.concat();
     group.bench_function("all pages of the domain, by a first look at many", |b| {
         b.iter(|| {
             let zero = |some: &[u8]| {
-                let full = certainly_full(some);
-                (0..).zip(some.chunks_exact(PAGE_SIZE)).filter(|(n, p)| full >> n & 1 == 0 && is_zero(p)).count()
+                let certain = certainly_full(some);
+                (0..).zip(some.chunks_exact(PAGE_SIZE)).filter(|(n, p)| certain >> n & 1 == 0 && is_zero(p)).count()
             };
             let zero: usize = black_box(&together).chunks(64 * PAGE_SIZE).map(zero).sum();
-            assert_eq!(zero + full.len(), pages.len());
+            assert_eq!(zero + full, pages.len());
         })
     });
-    drop(together);
     group.finish();
+}
 
+fn codecs(c: &mut Criterion, full: &[&Vec<u8>]) {
     let mut group = c.benchmark_group("compress pages that are not zero");
     group.throughput(Throughput::Bytes(full.len() as u64 * 4096)).sample_size(10);
     let mut codecs =
@@ -137,8 +145,10 @@ fn stages(c: &mut Criterion) {
         println!("{codec}: ratio {:.2}", (full.len() * 4096) as f64 / out.len() as f64);
     }
     group.finish();
+}
 
-    // What the writing costs apart from what is written.
+/// What the writing costs apart from what is written.
+fn writing(c: &mut Criterion, full: &[&Vec<u8>], sample: &Path) {
     let folder = tempfile::tempdir().unwrap();
     let crew = Crew::new(0, None).unwrap();
     let chunk: Vec<u8> = full.iter().cycle().take(256).flat_map(|p| p.iter().copied()).collect();
@@ -146,7 +156,7 @@ fn stages(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(64 * chunk.len() as u64)).sample_size(10);
     group.bench_function("to a file", |b| {
         b.iter(|| {
-            let out = Output::create(&folder.path().join("out"), true, &sample).unwrap();
+            let out = Output::create(&folder.path().join("out"), true, sample).unwrap();
             let mut at = 0;
             ordered(
                 &crew,
@@ -163,9 +173,11 @@ fn stages(c: &mut Criterion) {
         })
     });
     group.finish();
+}
 
-    // Why lzo is a feature.
-    let some: Vec<&Vec<u8>> = full.into_iter().step_by(16).collect();
+/// Why lzo is a feature.
+fn lzo(c: &mut Criterion, full: &[&Vec<u8>]) {
+    let some: Vec<&Vec<u8>> = full.iter().copied().step_by(16).collect();
     let mut group = c.benchmark_group("compress a sixteenth of them with lzo");
     group.throughput(Throughput::Bytes(some.len() as u64 * 4096)).sample_size(10);
     #[cfg(feature = "lzo")]
