@@ -168,7 +168,7 @@ impl Output {
     }
 
     /// Writes bytes that also stand in `file` from `from` on, at a position. Where the file system can, the two files share
-    /// them, which costs nothing; else the system copies them itself, which costs less than to be handed them.
+    /// them, which costs next to nothing; else the system copies them itself, which costs no more than to be handed them.
     ///
     /// # Errors
     /// [`Error::Write`].
